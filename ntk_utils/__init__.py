@@ -1,0 +1,27 @@
+"""Measure the smallest eigenvalue of the neural tangent kernel (NTK), and the bounds on it.
+
+The data flow names the modules, and an import only ever points left:
+``data → networks → kernels → spectra → bounds → experiments → plotting``. Every public name is importable from
+``ntk_utils`` itself; a module loads when one of its names is first used, so ``import ntk_utils`` costs what ``import jax`` costs.
+
+    >>> import jax, ntk_utils
+    >>> key_x, key_w = jax.random.split(jax.random.key(0))
+    >>> x = ntk_utils.uniform_sphere(key_x, n=20, d=10)
+    >>> network = ntk_utils.Network(widths=(10, 160, 20, 1), init="he")
+    >>> params = ntk_utils.init_params(network, key_w)
+    >>> k = ntk_utils.empirical_ntk(params, x)
+    >>> ntk_utils.schur_lower_bound(params, x) <= ntk_utils.smallest_eigenvalue(k) <= ntk_utils.diagonal_upper_bound(k)
+    True
+
+**Importing this package switches JAX's 64-bit mode on** (``jax_enable_x64``): a smallest eigenvalue is a small difference of
+large numbers, and in single precision it is noise.
+"""
+
+import jax
+import lazy_loader
+
+__version__ = "0.1.0"
+
+jax.config.update("jax_enable_x64", True)
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,175 @@
+"""The door: what public functions accept, and the errors that say what was expected and what came.
+
+A public function names a check for each argument in the decorator `checked`; a check returns the argument in the form
+in which the function wants it, or raises. Inside the functions nothing is checked again.
+"""
+
+import functools
+import inspect
+import math
+import numbers
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def checked(**checks: Callable):
+    """Pass each named argument through its check, `check(name, value)`, before the function sees it.
+
+    The checks run outside of any jit, and outside of the run-time type checks that the tests switch on.
+    """
+
+    def decorate(function):
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def at_the_door(*args, **kwargs):
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            for name, check in checks.items():
+                bound.arguments[name] = check(name, bound.arguments[name])
+            if "params" in checks and "x" in checks:
+                fits_width("x", bound.arguments["x"], bound.arguments["params"][0].shape[0])
+            return function(*bound.args, **bound.kwargs)
+
+        return at_the_door
+
+    return decorate
+
+
+def fits_width(name: str, x, d: int) -> None:
+    """Raise unless the samples have d entries each."""
+    if x.shape[1] != d:
+        raise ValueError(f"{name}: expected {d} columns, the input width of the network, got shape {x.shape}")
+
+
+def _real_array(name: str, value, ndim: int):
+    """Return `value` as a floating-point array of rank `ndim` with finite entries and no empty axis."""
+    if not isinstance(value, jax.Array | np.ndarray | np.generic | list | tuple | numbers.Number):
+        raise TypeError(f"{name}: expected a NumPy or JAX array, got {type(value).__name__}")
+    try:
+        array = value if isinstance(value, jax.Array | np.ndarray) else np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: expected a rectangular array, got rows of different lengths") from error
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        if not jnp.issubdtype(array.dtype, jnp.integer):
+            raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}")
+        array = array.astype(np.float64)
+    if array.ndim != ndim:
+        raise ValueError(f"{name}: expected an array of rank {ndim}, got shape {array.shape}")
+    if 0 in array.shape:
+        raise ValueError(f"{name}: expected at least one row and one column, got shape {array.shape}")
+    # under jit, vmap or grad there are no values to look at
+    if not isinstance(array, jax.core.Tracer) and not np.isfinite(array).all():
+        raise ValueError(f"{name}: expected finite entries, got {int((~np.isfinite(array)).sum())} nan or inf")
+    return array
+
+
+def inputs(name: str, value) -> jax.Array:
+    """Samples, shape (N, d)."""
+    return jnp.asarray(_real_array(name, value, 2))
+
+
+def samples(name: str, value) -> jax.Array:
+    """At least two samples, shape (N, d): for what compares samples with one another."""
+    x = inputs(name, value)
+    if len(x) < 2:
+        raise ValueError(f"{name}: expected at least two samples, got shape {x.shape}")
+    return x
+
+
+def weights(name: str, value) -> tuple[jax.Array, ...]:
+    """Weight matrices of shapes (n_0, n_1), (n_1, n_2), …, (n_{L-1}, 1)."""
+    if not isinstance(value, tuple | list) or not value:
+        raise TypeError(f"{name}: expected a non-empty tuple of weight matrices, got {type(value).__name__}")
+    params = tuple(inputs(f"{name}[{i}]", w) for i, w in enumerate(value))
+    for i in range(len(params) - 1):
+        if params[i].shape[1] != params[i + 1].shape[0]:
+            raise ValueError(
+                f"{name}: expected {name}[{i + 1}] to have {params[i].shape[1]} rows, the columns of {name}[{i}], "
+                f"got shapes {params[i].shape} and {params[i + 1].shape}"
+            )
+    if params[-1].shape[1] != 1:
+        raise ValueError(f"{name}: expected a last matrix with 1 column (scalar output), got shape {params[-1].shape}")
+    return params
+
+
+def double_matrix(name: str, value) -> np.ndarray:
+    """A matrix in double precision, as LAPACK takes it."""
+    array = _real_array(name, value, 2)
+    if array.dtype != np.float64:
+        raise TypeError(
+            f"{name}: expected float64, got {array.dtype}; in lower precision the smallest eigenvalue is noise "
+            "(importing ntk_utils switches JAX's 64-bit mode on: compute the matrix after the import)"
+        )
+    return np.asarray(array)
+
+
+def kernel(name: str, value) -> np.ndarray:
+    """A symmetric matrix in double precision, shape (N, N); it need not be positive semidefinite."""
+    k = double_matrix(name, value)
+    if k.shape[0] != k.shape[1]:
+        raise ValueError(f"{name}: expected a square matrix, got shape {k.shape}")
+    asymmetry = np.abs(k - k.T).max()
+    if asymmetry > 1e-8 * np.abs(k).max():
+        raise ValueError(f"{name}: expected a symmetric matrix, got max |k - k.T| = {asymmetry:.3g}")
+    return k
+
+
+def positive_integer(name: str, value) -> int:
+    """An integer, at least 1."""
+    return _integer(name, value, at_least=1)
+
+
+def order(name: str, value) -> int:
+    """An integer, at least 0."""
+    return _integer(name, value, at_least=0)
+
+
+def even_order(name: str, value) -> int:
+    """An even integer, at least 2."""
+    r = _integer(name, value, at_least=2)
+    if r % 2:
+        raise ValueError(f"{name}: expected an even integer, got {r}")
+    return r
+
+
+def _integer(name: str, value, *, at_least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name}: expected an integer, got {value!r}")
+    if value < at_least:
+        raise ValueError(f"{name}: expected an integer >= {at_least}, got {value}")
+    return int(value)
+
+
+def positive_number(name: str, value) -> float:
+    """A finite real number greater than 0."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}: expected a real number, got {value!r}")
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name}: expected a finite number > 0, got {value}")
+    return float(value)
+
+
+def random_key(name: str, value) -> jax.Array:
+    """One random key of JAX, `jax.random.key(0)` or the older `jax.random.PRNGKey(0)`."""
+    is_array = isinstance(value, jax.Array)
+    if is_array and jnp.issubdtype(value.dtype, jax.dtypes.prng_key) and value.shape == ():
+        return value
+    if is_array and value.dtype == np.uint32 and value.ndim == 1:
+        return jax.random.wrap_key_data(value)
+    came = f"{value.dtype} of shape {value.shape}" if is_array else repr(value)
+    raise TypeError(f"{name}: expected one random key, such as jax.random.key(0), got {came}")
+
+
+def instance_of(kind: type) -> Callable:
+    """Make the check that a value is a `kind`."""
+
+    def check(name: str, value):
+        if not isinstance(value, kind):
+            raise TypeError(f"{name}: expected {kind.__name__}, got {type(value).__name__}")
+        return value
+
+    return check

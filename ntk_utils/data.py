@@ -1,0 +1,113 @@
+"""Samplers and real data, scaled as the theorems ask (‖x‖ ≈ √d), and checks of their hypotheses."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Key
+
+from ntk_utils import _checks
+from ntk_utils._checks import checked
+
+
+@checked(key=_checks.random_key, n=_checks.positive_integer, d=_checks.positive_integer)
+def uniform_sphere(key: Key[Array, ""], n: int, d: int) -> Float[Array, "n d"]:
+    """Draw n independent points from the uniform law on the sphere of radius √d in R^d.
+
+    Args:
+      key: a random key of JAX.
+      n: number of samples.
+      d: dimension.
+    """
+    x = jax.random.normal(key, (n, d), dtype=jnp.float64)
+    return jnp.sqrt(d) * x / jnp.linalg.norm(x, axis=1, keepdims=True)
+
+
+@checked(key=_checks.random_key, n=_checks.positive_integer, d=_checks.positive_integer)
+def gaussian(key: Key[Array, ""], n: int, d: int) -> Float[Array, "n d"]:
+    """Draw n independent standard Gaussian vectors in R^d, so E‖x‖² = d.
+
+    Args:
+      key: a random key of JAX.
+      n: number of samples.
+      d: dimension.
+    """
+    return jax.random.normal(key, (n, d), dtype=jnp.float64)
+
+
+@checked(n=_checks.positive_integer)
+def digits(n: int = 1797) -> Float[Array, "n 64"]:
+    """Return the first n of the 1797 handwritten digits (8 × 8 pixels) that scikit-learn ships.
+
+    The mean image of the 1797 is subtracted and every row scaled to ‖x_i‖ = √64 = 8: centred on average, as the
+    theorems' zero mean asks of the law, and on the sphere of radius √d.
+
+    Args:
+      n: number of samples, at most 1797.
+
+    Raises:
+      ValueError: n is larger than 1797.
+    """
+    from sklearn.datasets import load_digits
+
+    images = load_digits().data
+    if n > len(images):
+        raise ValueError(f"n: expected at most {len(images)}, the size of the data set, got {n}")
+    x = images[:n] - images.mean(axis=0)
+    return jnp.asarray(8 * x / np.linalg.norm(x, axis=1, keepdims=True))
+
+
+class Scaling(NamedTuple):
+    """The three averages of Assumption 2.1 of arXiv:2012.11654, each divided by what it is compared with."""
+
+    norm: float
+    """mean ‖x‖ / √d"""
+    squared_norm: float
+    """mean ‖x‖² / d"""
+    centred_squared_norm: float
+    """mean ‖x - mean x‖² / d"""
+
+
+@checked(x=_checks.samples)
+def scaling(x: Float[ArrayLike, "N d"]) -> Scaling:
+    """Measure what the bounds assume of the data: E‖x‖ = Θ(√d), E‖x‖² = Θ(d), E‖x - E x‖² = Ω(d).
+
+    Each average is returned in units of its target, so all three should be of order 1: the last one may not
+    be close to 0. (Assumption 2.1 of arXiv:2012.11654, recalled, not read.)
+
+    Args:
+      x: at least two samples, shape (N, d).
+    """
+    d = x.shape[1]
+    return Scaling(
+        norm=float(jnp.linalg.norm(x, axis=1).mean() / jnp.sqrt(d)),
+        squared_norm=float((x**2).sum(axis=1).mean() / d),
+        centred_squared_norm=float(((x - x.mean(axis=0)) ** 2).sum(axis=1).mean() / d),
+    )
+
+
+@checked(x=_checks.samples)
+def separation(x: Float[ArrayLike, "N d"]) -> float:
+    """Return the separation δ = min over i ≠ j of min(‖u_i - u_j‖, ‖u_i + u_j‖), u = x/‖x‖.
+
+    δ = 0 exactly when two samples are parallel (a repeated point, or a multiple of another): their rows of every NTK of
+    a ReLU network without biases are then parallel as well if they point the same way, and λ_min = 0. Definition as in
+    Karhadkar, Murray, Montúfar (arXiv:2405.14630), who take x of unit norm.
+
+    Args:
+      x: at least two samples, shape (N, d), none of them 0.
+
+    Raises:
+      ValueError: a sample is the zero vector.
+    """
+    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    if not norms.all():
+        raise ValueError(f"x: expected samples other than 0, got zero rows {np.flatnonzero(norms == 0).tolist()}")
+    u = np.asarray(x / norms)
+    nearest = [
+        np.minimum(np.linalg.norm(u[i + 1 :] - u[i], axis=1), np.linalg.norm(u[i + 1 :] + u[i], axis=1)).min()
+        for i in range(len(u) - 1)
+    ]
+    return float(min(nearest))
