@@ -1,8 +1,9 @@
 """Measure the smallest eigenvalue of the neural tangent kernel (NTK), and the bounds on it.
 
 The data flow names the modules, and an import only ever points left:
-``data → networks → kernels → spectra → bounds → experiments → plotting``. Every public name is importable from
-``ntk_utils`` itself; a module loads when one of its names is first used, so ``import ntk_utils`` costs what ``import jax`` costs.
+``data → networks → kernels → spectra → bounds → experiments → plotting``. Every public name is
+importable from ``ntk_utils`` itself; a module loads when one of its names is first used, so
+``import ntk_utils`` costs what ``import jax`` costs.
 
     >>> import jax, ntk_utils
     >>> key_x, key_w = jax.random.split(jax.random.key(0))
@@ -10,11 +11,12 @@ The data flow names the modules, and an import only ever points left:
     >>> network = ntk_utils.Network(widths=(10, 160, 20, 1), init="he")
     >>> params = ntk_utils.init_params(network, key_w)
     >>> k = ntk_utils.empirical_ntk(params, x)
-    >>> ntk_utils.schur_lower_bound(params, x) <= ntk_utils.smallest_eigenvalue(k) <= ntk_utils.diagonal_upper_bound(k)
+    >>> lambda_min = ntk_utils.smallest_eigenvalue(k)
+    >>> ntk_utils.schur_lower_bound(params, x) <= lambda_min <= ntk_utils.diagonal_upper_bound(k)
     True
 
-**Importing this package switches JAX's 64-bit mode on** (``jax_enable_x64``): a smallest eigenvalue is a small difference of
-large numbers, and in single precision it is noise.
+**Importing this package switches JAX's 64-bit mode on** (``jax_enable_x64``): a smallest eigenvalue
+is a small difference of large numbers, and in single precision it is noise.
 """
 
 import jax

@@ -1,7 +1,8 @@
 """The door: what public functions accept, and the errors that say what was expected and what came.
 
-A public function names a check for each argument in the decorator `checked`; a check returns the argument in the form
-in which the function wants it, or raises. Inside the functions nothing is checked again.
+A public function names a check for each argument in the decorator `checked`; a check returns the
+argument in the form in which the function wants it, or raises. Inside the functions nothing is
+checked again.
 """
 
 import functools
@@ -16,9 +17,9 @@ import numpy as np
 
 
 def checked(**checks: Callable):
-    """Pass each named argument through its check, `check(name, value)`, before the function sees it.
+    """Pass each named argument through its check, `check(name, value)`, on its way in.
 
-    The checks run outside of any jit, and outside of the run-time type checks that the tests switch on.
+    The checks run outside of any jit, and outside of the run-time type checks of the tests.
     """
 
     def decorate(function):
@@ -42,17 +43,21 @@ def checked(**checks: Callable):
 def fits_width(name: str, x, d: int) -> None:
     """Raise unless the samples have d entries each."""
     if x.shape[1] != d:
-        raise ValueError(f"{name}: expected {d} columns, the input width of the network, got shape {x.shape}")
+        raise ValueError(
+            f"{name}: expected {d} columns, the input width of the network, got shape {x.shape}"
+        )
 
 
 def _real_array(name: str, value, ndim: int):
-    """Return `value` as a floating-point array of rank `ndim` with finite entries and no empty axis."""
+    """Return `value` as a finite floating-point array of rank `ndim` with no empty axis."""
     if not isinstance(value, jax.Array | np.ndarray | np.generic | list | tuple | numbers.Number):
         raise TypeError(f"{name}: expected a NumPy or JAX array, got {type(value).__name__}")
     try:
         array = value if isinstance(value, jax.Array | np.ndarray) else np.asarray(value)
     except ValueError as error:
-        raise ValueError(f"{name}: expected a rectangular array, got rows of different lengths") from error
+        raise ValueError(
+            f"{name}: expected a rectangular array, got rows of different lengths"
+        ) from error
     if not jnp.issubdtype(array.dtype, jnp.floating):
         if not jnp.issubdtype(array.dtype, jnp.integer):
             raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}")
@@ -60,10 +65,14 @@ def _real_array(name: str, value, ndim: int):
     if array.ndim != ndim:
         raise ValueError(f"{name}: expected an array of rank {ndim}, got shape {array.shape}")
     if 0 in array.shape:
-        raise ValueError(f"{name}: expected at least one row and one column, got shape {array.shape}")
+        raise ValueError(
+            f"{name}: expected at least one row and one column, got shape {array.shape}"
+        )
     # under jit, vmap or grad there are no values to look at
     if not isinstance(array, jax.core.Tracer) and not np.isfinite(array).all():
-        raise ValueError(f"{name}: expected finite entries, got {int((~np.isfinite(array)).sum())} nan or inf")
+        raise ValueError(
+            f"{name}: expected finite entries, got {int((~np.isfinite(array)).sum())} nan or inf"
+        )
     return array
 
 
@@ -83,16 +92,21 @@ def samples(name: str, value) -> jax.Array:
 def weights(name: str, value) -> tuple[jax.Array, ...]:
     """Weight matrices of shapes (n_0, n_1), (n_1, n_2), …, (n_{L-1}, 1)."""
     if not isinstance(value, tuple | list) or not value:
-        raise TypeError(f"{name}: expected a non-empty tuple of weight matrices, got {type(value).__name__}")
+        raise TypeError(
+            f"{name}: expected a non-empty tuple of weight matrices, got {type(value).__name__}"
+        )
     params = tuple(inputs(f"{name}[{i}]", w) for i, w in enumerate(value))
     for i in range(len(params) - 1):
         if params[i].shape[1] != params[i + 1].shape[0]:
             raise ValueError(
-                f"{name}: expected {name}[{i + 1}] to have {params[i].shape[1]} rows, the columns of {name}[{i}], "
-                f"got shapes {params[i].shape} and {params[i + 1].shape}"
+                f"{name}: expected {name}[{i + 1}] to have as many rows as {name}[{i}] has "
+                f"columns, got shapes {params[i].shape} and {params[i + 1].shape}"
             )
     if params[-1].shape[1] != 1:
-        raise ValueError(f"{name}: expected a last matrix with 1 column (scalar output), got shape {params[-1].shape}")
+        raise ValueError(
+            f"{name}: expected a last matrix with 1 column, a scalar output, "
+            f"got shape {params[-1].shape}"
+        )
     return params
 
 
@@ -101,20 +115,22 @@ def double_matrix(name: str, value) -> np.ndarray:
     array = _real_array(name, value, 2)
     if array.dtype != np.float64:
         raise TypeError(
-            f"{name}: expected float64, got {array.dtype}; in lower precision the smallest eigenvalue is noise "
-            "(importing ntk_utils switches JAX's 64-bit mode on: compute the matrix after the import)"
+            f"{name}: expected float64, got {array.dtype}; in lower precision the smallest "
+            "eigenvalue is noise (importing ntk_utils switches JAX to 64 bits: import it first)"
         )
     return np.asarray(array)
 
 
 def kernel(name: str, value) -> np.ndarray:
-    """A symmetric matrix in double precision, shape (N, N); it need not be positive semidefinite."""
+    """A symmetric matrix in double precision, shape (N, N), positive semidefinite or not."""
     k = double_matrix(name, value)
     if k.shape[0] != k.shape[1]:
         raise ValueError(f"{name}: expected a square matrix, got shape {k.shape}")
     asymmetry = np.abs(k - k.T).max()
     if asymmetry > 1e-8 * np.abs(k).max():
-        raise ValueError(f"{name}: expected a symmetric matrix, got max |k - k.T| = {asymmetry:.3g}")
+        raise ValueError(
+            f"{name}: expected a symmetric matrix, got max |k - k.T| = {asymmetry:.3g}"
+        )
     return k
 
 

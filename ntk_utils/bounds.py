@@ -1,13 +1,15 @@
 """Bounds on the smallest eigenvalue of the NTK: certificates for one draw, and the theorems' rates.
 
-A *certificate* holds for the given weights and data, without probability or hidden constant: `schur_lower_bound`,
-`diagonal_upper_bound`. A function named `nguyen21_…` returns the expression inside the Ω(·) or O(·) of a theorem of
-Nguyen, Mondelli, Montúfar, "Tight bounds on the smallest eigenvalue of the neural tangent kernel for deep ReLU networks"
-(ICML 2021, arXiv:2012.11654): its constants are unspecified, so it predicts how λ_min scales, not how large it is.
+A *certificate* holds for the given weights and data, without probability or hidden constant:
+`schur_lower_bound`, `diagonal_upper_bound`. A function named `nguyen21_…` returns the expression
+inside the Ω(·) or O(·) of a theorem of Nguyen, Mondelli, Montúfar, "Tight bounds on the smallest
+eigenvalue of the neural tangent kernel for deep ReLU networks" (ICML 2021, arXiv:2012.11654): its
+constants are unspecified, so it predicts how λ_min scales, not how large it is.
 """
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
@@ -26,8 +28,8 @@ def hermite_coefficient(r: int) -> float:
         μ_0 = 1/√(2π),  μ_1 = 1/2,  μ_r = 0 for odd r >= 3,
         μ_r = (1/√(2π)) (-1)^{(r-2)/2} (r-3)!! / √(r!) for even r >= 2, with (-1)!! = 1.
 
-    h_r = He_r/√(r!) is the normalised probabilists' Hermite polynomial, so Σ_r μ_r² = E[σ(g)²] = 1/2. μ_r is what Theorem 3.2
-    and Theorem 4.1 of arXiv:2012.11654 call μ_r(σ).
+    h_r = He_r/√(r!) is the normalised probabilists' Hermite polynomial, and Σ_r μ_r² =
+    E[σ(g)²] = 1/2. Theorems 3.2 and 4.1 of arXiv:2012.11654 call it μ_r(σ).
 
     Args:
       r: order, at least 0.
@@ -46,9 +48,12 @@ def hermite_coefficient(r: int) -> float:
 
 @checked(params=_checks.weights, x=_checks.inputs)
 def schur_terms(params: Params, x: Float[ArrayLike, "N d"]) -> Float[np.ndarray, " L"]:
-    """Return what each layer contributes to `schur_lower_bound`: λ_min(F_k F_kᵀ) · min_i ‖(B_{k+1})_i:‖², k = 0, …, L-1.
+    """Return what each layer contributes to `schur_lower_bound`.
 
-    Term k is a lower bound on the smallest eigenvalue of entry k of `layer_ntks`; it is 0 when n_k < N.
+        λ_min(F_k F_kᵀ) · min_i ‖(B_{k+1})_i:‖²,   k = 0, …, L-1
+
+    Term k bounds the smallest eigenvalue of entry k of `layer_ntks` from below; it is 0 when
+    n_k < N.
 
     Args:
       params: (W_1, …, W_L).
@@ -56,18 +61,27 @@ def schur_terms(params: Params, x: Float[ArrayLike, "N d"]) -> Float[np.ndarray,
 
     Returns: the L terms, shape (L,).
     """
+    grams, smallest_rows = _schur_factors(params, x)
+    return np.array([_gram_lambda_min(gram) for gram in grams]) * smallest_rows
+
+
+@jax.jit
+def _schur_factors(params, x):
+    """F_k F_kᵀ and min_i ‖(B_{k+1})_i:‖², for k = 0, …, L-1."""
     f = features(params, x)
-    b = backward(params, f)
-    return np.array(
-        [_gram_lambda_min(f_k) * float((b_next**2).sum(axis=1).min()) for f_k, b_next in zip(f, b, strict=True)]
-    )
+    rows = [(b_next**2).sum(axis=1).min() for b_next in backward(params, f)]
+    return [_gram(f_k) for f_k in f], jnp.stack(rows)
 
 
-def _gram_lambda_min(f) -> float:
+def _gram(f):
+    """F Fᵀ, or None where it is singular because F has fewer columns than rows."""
     n_samples, width = f.shape
-    if width < n_samples:
-        return 0.0  # the rank is at most the width: what an eigenvalue solver returned would be rounding
-    return max(smallest_eigenvalue(f @ f.T), 0.0)
+    return f @ f.T if width >= n_samples else None
+
+
+def _gram_lambda_min(gram) -> float:
+    # a singular Gram matrix gives 0 exactly; a solver would return rounding, of either sign
+    return 0.0 if gram is None else max(smallest_eigenvalue(gram), 0.0)
 
 
 def schur_lower_bound(params: Params, x: Float[ArrayLike, "N d"]) -> float:
@@ -75,9 +89,10 @@ def schur_lower_bound(params: Params, x: Float[ArrayLike, "N d"]) -> float:
 
         λ_min(K̄) >= Σ_{k=0}^{L-1} λ_min(F_k F_kᵀ) · min_i ‖(B_{k+1})_i:‖²
 
-    Certificate: true on every draw, constants explicit. From λ_min(A + B) >= λ_min(A) + λ_min(B) and Schur's product
-    inequality λ_min(P ∘ Q) >= λ_min(P) min_i Q_ii for positive semidefinite P, Q, applied to the terms of `empirical_ntk`
-    (arXiv:2405.14630 states it for k = 1). It is positive as soon as one layer has rank N, so n_k >= N for some k.
+    Certificate: true on every draw, constants explicit. It applies λ_min(A + B) >= λ_min(A) +
+    λ_min(B) and Schur's product inequality λ_min(P ∘ Q) >= λ_min(P) min_i Q_ii, for positive
+    semidefinite P and Q, to the terms of `empirical_ntk` (arXiv:2405.14630 states it for k = 1).
+    It can be positive only if some layer, or the input, has n_k >= N.
 
     Args:
       params: (W_1, …, W_L).
@@ -92,7 +107,8 @@ def schur_lower_bound(params: Params, x: Float[ArrayLike, "N d"]) -> float:
 def diagonal_upper_bound(k: Float[ArrayLike, "N N"]) -> float:
     """Upper-bound the smallest eigenvalue of a symmetric matrix: λ_min(K) <= min_i K_ii.
 
-    Certificate: true for every symmetric matrix, K̄ and K^(L) alike. For the latter it is L · min_i ‖x_i‖².
+    Certificate: true for every symmetric matrix, K̄ and K^(L) alike. For the latter it is
+    L · min_i ‖x_i‖².
 
     Args:
       k: symmetric matrix, shape (N, N), float64.
@@ -108,12 +124,13 @@ def _layer_products(network: Network) -> np.ndarray:
 
 @checked(network=is_network, x=_checks.inputs)
 def mean_kernel_diagonal(network: Network, x: Float[ArrayLike, "N d"]) -> Float[Array, " N"]:
-    """Return the mean of the diagonal of the empirical NTK over the initial weights, exactly, at finite width.
+    """Return the exact mean of the diagonal of the empirical NTK over the initial weights.
 
         E[K̄_ii] = 2^{-(L-1)} ‖x_i‖² ∏_{l=1}^{L-1} n_l Σ_{k=0}^{L-1} ∏_{l=1, l≠k+1}^{L} β_l²
 
-    Derived here: each ReLU halves the second moment, forward and backward. Since λ_min(K̄) <= K̄_ii, its smallest entry
-    bounds E[λ_min(K̄)] from above, with no hidden constant: Theorem 4.1's upper bound of arXiv:2012.11654, in the mean.
+    At finite width; derived here: each ReLU halves the second moment, forward and backward. Since
+    λ_min(K̄) <= K̄_ii, its smallest entry bounds E[λ_min(K̄)] from above with no hidden constant:
+    the upper bound of Theorem 4.1 of arXiv:2012.11654, in the mean.
 
     Args:
       network: widths and betas.
@@ -130,11 +147,14 @@ def mean_kernel_diagonal(network: Network, x: Float[ArrayLike, "N d"]) -> Float[
 
 @checked(network=is_network)
 def nguyen21_lambda_min_upper(network: Network) -> float:
-    """Return the rate of the upper bound of Theorem 4.1 (arXiv:2012.11654): λ_min(K̄) <= O(this) with high probability.
+    """Return the rate of the upper bound of Theorem 4.1 (arXiv:2012.11654).
+
+    With high probability λ_min(K̄) <= O(this):
 
         Σ_{k=0}^{L-1} d ∏_{l=1}^{L-1} n_l ∏_{l=1, l≠k+1}^{L} β_l²
 
-    Hypotheses: ‖x_i‖ ≈ √d. Constant unspecified in the theorem; `mean_kernel_diagonal` has one, 2^{-(L-1)}.
+    Hypotheses: ‖x_i‖ ≈ √d. Constant unspecified in the theorem; `mean_kernel_diagonal` has one,
+    2^{-(L-1)}.
 
     Args:
       network: widths and betas. Under "lecun", term k is n_k and the rate is d + n_1 + … + n_{L-1}.
@@ -144,19 +164,23 @@ def nguyen21_lambda_min_upper(network: Network) -> float:
 
 @checked(network=is_network, x=_checks.inputs, r=_checks.even_order)
 def nguyen21_lambda_min_lower(network: Network, x: Float[ArrayLike, "N d"], *, r: int = 2) -> float:
-    """Return the rate of the lower bound of Theorem 4.1 (arXiv:2012.11654): λ_min(K̄) >= Ω(this) with high probability.
+    """Return the rate of the lower bound of Theorem 4.1 (arXiv:2012.11654).
+
+    With high probability λ_min(K̄) >= Ω(this):
 
         Σ_{k=1}^{L-1} ξ_k μ_r(σ)² d ∏_{l=1}^{L-1} n_l ∏_{l=1, l≠k+1}^{L} β_l²
             + λ_min(X Xᵀ) ∏_{l=1}^{L-1} n_l ∏_{l=2}^{L} β_l²,   ξ_k = 1 if n_k >= N, else 0.
 
-    The theorem asks n_k for N times a power of log N; this drops the logarithms. Hypotheses, none of them checked here:
-    i.i.d. rows with ‖x_i‖ ≈ √d and Lipschitz concentration, d at least of the order N^{2/(r-0.5)}, widths not
-    exponentially far apart. The constant is unspecified: only ratios between networks mean anything.
+    The theorem asks n_k for N times a power of log N; this drops the logarithms. Hypotheses, none
+    of them checked here: i.i.d. rows with ‖x_i‖ ≈ √d and Lipschitz concentration, d at least of
+    the order N^{2/(r-0.5)}, widths not exponentially far apart. The constant is unspecified: only
+    ratios between networks mean anything.
 
     Args:
       network: widths and betas.
       x: samples, shape (N, d), d = network.widths[0].
-      r: even order of the Hermite coefficient, at least 2: the smaller d is against N, the larger r has to be.
+      r: even order of the Hermite coefficient, at least 2: the smaller d is against N, the larger r
+        has to be.
 
     Raises:
       ValueError: x does not have network.widths[0] columns, or r is odd.
@@ -166,4 +190,4 @@ def nguyen21_lambda_min_lower(network: Network, x: Float[ArrayLike, "N d"], *, r
     products = _layer_products(network)
     is_wide = np.array(network.widths[1:-1]) >= n_samples
     hidden_layers = hermite_coefficient(r) ** 2 * d * (is_wide * products[1:]).sum()
-    return float(hidden_layers + _gram_lambda_min(x) * products[0])
+    return float(hidden_layers + _gram_lambda_min(_gram(x)) * products[0])

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
@@ -10,6 +9,7 @@ from jaxtyping import Array, Float, Key
 
 from ntk_utils import _checks
 from ntk_utils._checks import checked
+from ntk_utils._random import standard_normal
 
 
 @checked(key=_checks.random_key, n=_checks.positive_integer, d=_checks.positive_integer)
@@ -21,7 +21,7 @@ def uniform_sphere(key: Key[Array, ""], n: int, d: int) -> Float[Array, "n d"]:
       n: number of samples.
       d: dimension.
     """
-    x = jax.random.normal(key, (n, d), dtype=jnp.float64)
+    x = standard_normal(key, (n, d))
     return jnp.sqrt(d) * x / jnp.linalg.norm(x, axis=1, keepdims=True)
 
 
@@ -34,15 +34,15 @@ def gaussian(key: Key[Array, ""], n: int, d: int) -> Float[Array, "n d"]:
       n: number of samples.
       d: dimension.
     """
-    return jax.random.normal(key, (n, d), dtype=jnp.float64)
+    return standard_normal(key, (n, d))
 
 
 @checked(n=_checks.positive_integer)
 def digits(n: int = 1797) -> Float[Array, "n 64"]:
     """Return the first n of the 1797 handwritten digits (8 × 8 pixels) that scikit-learn ships.
 
-    The mean image of the 1797 is subtracted and every row scaled to ‖x_i‖ = √64 = 8: centred on average, as the
-    theorems' zero mean asks of the law, and on the sphere of radius √d.
+    The mean image of the 1797 is subtracted and every row scaled to ‖x_i‖ = √64 = 8: centred on
+    average, as the theorems' zero mean asks of the law, and on the sphere of radius √d.
 
     Args:
       n: number of samples, at most 1797.
@@ -60,7 +60,7 @@ def digits(n: int = 1797) -> Float[Array, "n 64"]:
 
 
 class Scaling(NamedTuple):
-    """The three averages of Assumption 2.1 of arXiv:2012.11654, each divided by what it is compared with."""
+    """The averages of Assumption 2.1 of arXiv:2012.11654, each in units of its target."""
 
     norm: float
     """mean ‖x‖ / √d"""
@@ -74,8 +74,8 @@ class Scaling(NamedTuple):
 def scaling(x: Float[ArrayLike, "N d"]) -> Scaling:
     """Measure what the bounds assume of the data: E‖x‖ = Θ(√d), E‖x‖² = Θ(d), E‖x - E x‖² = Ω(d).
 
-    Each average is returned in units of its target, so all three should be of order 1: the last one may not
-    be close to 0. (Assumption 2.1 of arXiv:2012.11654, recalled, not read.)
+    Each average is returned in units of its target, so all three should be of order 1; the last
+    one may not be close to 0. (Assumption 2.1 of arXiv:2012.11654, recalled, not read.)
 
     Args:
       x: at least two samples, shape (N, d).
@@ -92,9 +92,10 @@ def scaling(x: Float[ArrayLike, "N d"]) -> Scaling:
 def separation(x: Float[ArrayLike, "N d"]) -> float:
     """Return the separation δ = min over i ≠ j of min(‖u_i - u_j‖, ‖u_i + u_j‖), u = x/‖x‖.
 
-    δ = 0 exactly when two samples are parallel (a repeated point, or a multiple of another): their rows of every NTK of
-    a ReLU network without biases are then parallel as well if they point the same way, and λ_min = 0. Definition as in
-    Karhadkar, Murray, Montúfar (arXiv:2405.14630), who take x of unit norm.
+    δ = 0 when two samples are parallel. If they point the same way (a repeated point, or a
+    positive multiple), their rows are parallel in every NTK of a ReLU network without biases, and
+    λ_min = 0. The definition is that of Karhadkar, Murray, Montúfar (arXiv:2405.14630), who take x
+    of unit norm.
 
     Args:
       x: at least two samples, shape (N, d), none of them 0.
@@ -104,10 +105,14 @@ def separation(x: Float[ArrayLike, "N d"]) -> float:
     """
     norms = np.linalg.norm(x, axis=1, keepdims=True)
     if not norms.all():
-        raise ValueError(f"x: expected samples other than 0, got zero rows {np.flatnonzero(norms == 0).tolist()}")
+        raise ValueError(
+            f"x: expected samples other than 0, got zero rows {np.flatnonzero(norms == 0).tolist()}"
+        )
     u = np.asarray(x / norms)
     nearest = [
-        np.minimum(np.linalg.norm(u[i + 1 :] - u[i], axis=1), np.linalg.norm(u[i + 1 :] + u[i], axis=1)).min()
+        np.minimum(
+            np.linalg.norm(u[i + 1 :] - u[i], axis=1), np.linalg.norm(u[i + 1 :] + u[i], axis=1)
+        ).min()
         for i in range(len(u) - 1)
     ]
     return float(min(nearest))

@@ -28,21 +28,24 @@ def sweep(
 ) -> pd.DataFrame:
     """Measure something at every point of a grid, for every seed, and return one tidy table.
 
-    The random key of a measurement depends on its seed and its point alone: the same pair gives the same numbers in any
-    other grid and any order, and different points draw independently.
+    The random key of a measurement depends on its seed and its point alone: the same pair gives
+    the same numbers in any other grid and any order, and different points draw independently.
 
     Args:
-      measure: called as `measure(**point, key=key)`; returns one number, or a mapping from names to numbers.
-      grid: either a mapping from names to values, which stands for all combinations, or the points themselves, each a
-        mapping from names to values with the same names. Values are numbers, strings, or sequences of them.
+      measure: called as `measure(**point, key=key)`; returns one number, or a mapping from names to
+        numbers.
+      grid: either a mapping from names to values, which stands for all combinations, or the points
+        themselves, each a mapping from names to values with the same names. Values are numbers,
+        strings, or sequences of them.
       seeds: integers >= 0.
       progress: show a progress bar.
 
-    Returns: a table with one row a measurement: the names of the grid, `seed`, then the measured names (`value` for a
-      plain number); ordered by point, then by seed.
+    Returns: a table with one row a measurement: the names of the grid, `seed`, then the measured
+      names (`value` for a plain number); ordered by point, then by seed.
 
     Raises:
-      ValueError: no point, no seed, points with different names, a name that is taken by `seed` or `key`.
+      ValueError: no point, no seed, points with different names, a name that is taken by `seed` or
+        `key`.
       TypeError: `measure` is not callable, a seed is no integer, a value cannot be written as JSON.
     """
     if not callable(measure):
@@ -56,7 +59,9 @@ def sweep(
     for point, seed in tqdm(list(itertools.product(points, seeds)), disable=not progress):
         result = measure(**point, key=_key(seed, point))
         measured = result if isinstance(result, Mapping) else {"value": result}
-        rows.append({**point, "seed": seed, **{name: float(value) for name, value in measured.items()}})
+        rows.append(
+            {**point, "seed": seed, **{name: float(value) for name, value in measured.items()}}
+        )
     return pd.DataFrame(rows)
 
 
@@ -69,20 +74,23 @@ def _iterable(name: str, value) -> list:
 def _points(grid) -> list[dict]:
     if isinstance(grid, Mapping):
         values = [_iterable(f"grid[{name!r}]", v) for name, v in grid.items()]
-        points = (
-            [dict(zip(grid, combination, strict=True)) for combination in itertools.product(*values)] if grid else []
-        )
+        points = [dict(zip(grid, combo, strict=True)) for combo in itertools.product(*values)]
     else:
         points = _iterable("grid", grid)
-    if not points:
+    if not points or not points[0]:
         raise ValueError("grid: expected at least one point, got none")
     for point in points:
         if not isinstance(point, Mapping):
             raise TypeError(f"grid: expected points that map names to values, got {point!r}")
         if point.keys() != points[0].keys():
-            raise ValueError(f"grid: expected the same names at every point, got {list(points[0])} and {list(point)}")
+            raise ValueError(
+                f"grid: expected the same names at every point, "
+                f"got {list(points[0])} and {list(point)}"
+            )
         if taken := {"seed", "key"} & point.keys():
-            raise ValueError(f"grid: expected other names than 'seed' and 'key', got {sorted(taken)}")
+            raise ValueError(
+                f"grid: expected other names than 'seed' and 'key', got {sorted(taken)}"
+            )
         _fingerprint(point)
     return [dict(point) for point in points]
 
@@ -92,7 +100,9 @@ def _fingerprint(point: Mapping) -> str:
     try:
         return json.dumps(point, sort_keys=True, default=lambda value: value.tolist())
     except (TypeError, AttributeError) as error:
-        raise TypeError(f"grid: expected numbers, strings or sequences of them, got {point!r}") from error
+        raise TypeError(
+            f"grid: expected numbers, strings or sequences of them, got {point!r}"
+        ) from error
 
 
 def _key(seed: int, point: Mapping) -> jax.Array:
@@ -111,40 +121,54 @@ class Exponent(NamedTuple):
 
 
 def fit_exponent(table: pd.DataFrame, x: str, y: str, *, confidence: float = 0.95) -> Exponent:
-    """Fit y ∝ x^slope: the least-squares slope of log y against log x, with a bootstrap interval over the seeds.
+    """Fit y ∝ x^slope, with a bootstrap interval over the seeds.
 
-    Each seed gives one slope, through its own sizes; the estimate is their mean and the interval resamples the seeds
-    (9999 times, percentiles, always with the same random numbers). It measures the spread between draws, not whether a
-    power law is the right model; with very few seeds it is somewhat too narrow.
+    Each seed gives one slope, of the least-squares line through log y against log x at its own
+    sizes; the estimate is their mean, and the interval resamples the seeds (9999 times,
+    percentiles, always with the same random numbers). It measures the spread between draws, not
+    whether a power law is the right model; with very few seeds it is somewhat too narrow.
 
     Args:
       table: as `sweep` returns it, with columns `seed`, x and y, both positive.
-      x, y: column names.
+      x: name of the column of sizes.
+      y: name of the measured column.
       confidence: level of the interval, in (0, 1).
 
     Raises:
-      ValueError: a missing column, values that are not positive and finite, fewer than two sizes for a seed, or fewer than
-        two seeds.
+      ValueError: a missing column, values that are not positive and finite, fewer than two sizes
+        for a seed, or fewer than two seeds.
     """
     if not isinstance(table, pd.DataFrame):
         raise TypeError(f"table: expected a pandas DataFrame, got {type(table).__name__}")
     for argument, column in (("x", x), ("y", y), ("table", "seed")):
         if column not in table:
-            raise ValueError(f"{argument}: expected a column of the table, {list(table)}, got {column!r}")
+            raise ValueError(
+                f"{argument}: expected a column of the table, {list(table)}, got {column!r}"
+            )
     if not 0 < _checks.positive_number("confidence", confidence) < 1:
         raise ValueError(f"confidence: expected a number between 0 and 1, got {confidence}")
     for argument, column in (("x", x), ("y", y)):
         bad = table.loc[~(np.isfinite(table[column]) & (table[column] > 0)), column]
         if len(bad):
-            raise ValueError(f"{argument}: expected positive numbers in column {column!r}, got {bad.iloc[0]}")
-    slopes = np.array([_slope(np.log(rows[x]), np.log(rows[y])) for _, rows in table.groupby("seed")])
+            raise ValueError(
+                f"{argument}: expected positive numbers in column {column!r}, got {bad.iloc[0]}"
+            )
+    slopes = np.array(
+        [_slope(np.log(rows[x]), np.log(rows[y])) for _, rows in table.groupby("seed")]
+    )
     if np.isnan(slopes).any():
-        raise ValueError(f"x: expected at least two different values of {x!r} for every seed, got one")
+        raise ValueError(
+            f"x: expected at least two different values of {x!r} for every seed, got one"
+        )
     if len(slopes) < 2:
         raise ValueError(f"table: expected at least two seeds for an interval, got {len(slopes)}")
 
     interval = scipy.stats.bootstrap(
-        (slopes,), np.mean, confidence_level=confidence, method="percentile", rng=np.random.default_rng(0)
+        (slopes,),
+        np.mean,
+        confidence_level=confidence,
+        method="percentile",
+        rng=np.random.default_rng(0),
     ).confidence_interval
     return Exponent(float(slopes.mean()), float(interval.low), float(interval.high))
 
@@ -156,10 +180,12 @@ def _slope(x, y) -> float:
 
 
 def verdict(claim: str, *, predicted, measured, holds: bool, source: str = "") -> bool:
-    """Print one line on a claim, keep a record of it where `make reproduce` collects them, and return whether it holds.
+    """Print one line on a claim, keep a record of it, and return whether it holds.
 
-    The last cell of a notebook gathers its verdicts and asserts them once, so that every claim gets its line even when an
-    earlier one fails:
+    `make reproduce` collects the records, through the file that the environment variable
+    NTK_UTILS_VERDICTS names; without it none is kept. The last cell of a notebook gathers its
+    verdicts and asserts them once, so that every claim gets its line even when an earlier one
+    fails:
 
         verdicts = [verdict(…), verdict(…)]
         assert all(verdicts)

@@ -1,9 +1,10 @@
-"""Fully connected ReLU networks in the standard parametrization: no biases, no factor 1/√n, scalar output.
+"""Fully connected ReLU networks in the standard parametrization, without biases.
 
-    f_0(x) = x,   f_l = σ(W_lᵀ f_{l-1}) for l = 1 … L-1,   f_L = W_Lᵀ f_{L-1},   σ(u) = max(u, 0), σ'(0) = 0,
+    f_0(x) = x,   f_l(x) = σ(W_lᵀ f_{l-1}(x)) for l = 1, …, L-1,   f_L(x) = W_Lᵀ f_{L-1}(x),
 
-with weight matrices W_l of shape (n_{l-1}, n_l), n_0 = d, n_L = 1, whose entries are independent N(0, β_l²).
-L counts weight matrices: L = 3 has two hidden layers, and L = 1 is the linear model.
+with σ(u) = max(u, 0), σ'(0) = 0, and weight matrices W_l of shape (n_{l-1}, n_l), n_0 = d, n_L = 1,
+whose entries are independent N(0, β_l²). Nothing is divided by √n. L counts weight matrices: L = 3
+has two hidden layers, and L = 1 is the linear model.
 """
 
 import math
@@ -17,8 +18,9 @@ from jaxtyping import Array, Float, Key
 
 from ntk_utils import _checks
 from ntk_utils._checks import checked
+from ntk_utils._random import standard_normal
 
-Params = Sequence[Float[ArrayLike, "?rows ?columns"]]
+Params = Sequence[Float[ArrayLike, "_ _"]]
 """The L weight matrices W_1, …, W_L: shapes (d, n_1), (n_1, n_2), …, (n_{L-1}, 1)."""
 
 _VARIANCE_TIMES_FAN_IN = {"lecun": 1.0, "he": 2.0}
@@ -30,11 +32,12 @@ class Network:
 
     Args:
       widths: (d, n_1, …, n_{L-1}, 1), positive integers; the output is scalar.
-      init: "lecun" (β_l² = 1/n_{l-1}), "he" (β_l² = 2/n_{l-1}), or the L standard deviations β_1, …, β_L themselves.
+      init: "lecun" (β_l² = 1/n_{l-1}), "he" (β_l² = 2/n_{l-1}), or the L standard deviations β_1,
+        …, β_L themselves.
 
     Raises:
-      ValueError, TypeError: widths that are not positive integers or do not end in 1, an unknown name, a number of
-        betas other than L, betas that are not positive.
+      ValueError, TypeError: widths that are not positive integers or do not end in 1, an unknown
+        name, a number of betas other than L, betas that are not positive.
     """
 
     widths: tuple[int, ...]
@@ -42,21 +45,35 @@ class Network:
 
     def __post_init__(self):
         if isinstance(self.widths, str) or not isinstance(self.widths, Sequence):
-            raise TypeError(f"widths: expected a sequence (d, n_1, …, n_(L-1), 1), got {self.widths!r}")
-        widths = tuple(_checks.positive_integer(f"widths[{i}]", n) for i, n in enumerate(self.widths))
+            raise TypeError(
+                f"widths: expected a sequence (d, n_1, …, n_(L-1), 1), got {self.widths!r}"
+            )
+        widths = tuple(
+            _checks.positive_integer(f"widths[{i}]", n) for i, n in enumerate(self.widths)
+        )
         if len(widths) < 2 or widths[-1] != 1:
-            raise ValueError(f"widths: expected (d, n_1, …, n_(L-1), 1), a scalar output last, got {widths}")
+            raise ValueError(
+                f"widths: expected (d, n_1, …, n_(L-1), 1), a scalar output last, got {widths}"
+            )
         object.__setattr__(self, "widths", widths)
 
         if isinstance(self.init, str):
             if self.init not in _VARIANCE_TIMES_FAN_IN:
-                raise ValueError(f'init: expected "lecun", "he" or {self.depth} numbers beta_l, got {self.init!r}')
+                raise ValueError(
+                    f'init: expected "lecun", "he" or {self.depth} numbers, got {self.init!r}'
+                )
             return
         if not isinstance(self.init, Sequence):
-            raise TypeError(f'init: expected "lecun", "he" or {self.depth} numbers beta_l, got {self.init!r}')
-        betas = tuple(_checks.positive_number(f"init[{i}]", beta) for i, beta in enumerate(self.init))
+            raise TypeError(
+                f'init: expected "lecun", "he" or {self.depth} numbers, got {self.init!r}'
+            )
+        betas = tuple(
+            _checks.positive_number(f"init[{i}]", beta) for i, beta in enumerate(self.init)
+        )
         if len(betas) != self.depth:
-            raise ValueError(f"init: expected {self.depth} numbers beta_l for widths {widths}, got {len(betas)}")
+            raise ValueError(
+                f"init: expected {self.depth} numbers beta_l for widths {widths}, got {len(betas)}"
+            )
         object.__setattr__(self, "init", betas)
 
     @property
@@ -76,7 +93,7 @@ is_network = _checks.instance_of(Network)
 
 
 @checked(network=is_network, key=_checks.random_key)
-def init_params(network: Network, key: Key[Array, ""]) -> tuple[Float[Array, "?rows ?columns"], ...]:
+def init_params(network: Network, key: Key[Array, ""]) -> tuple[Float[Array, "_ _"], ...]:
     """Draw the weights: (W_l)_ij independent N(0, β_l²), float64.
 
     With the same key, networks that differ only in their betas get the same Gaussians, scaled.
@@ -90,7 +107,7 @@ def init_params(network: Network, key: Key[Array, ""]) -> tuple[Float[Array, "?r
     shapes = zip(network.widths[:-1], network.widths[1:], strict=True)
     keys = jax.random.split(key, network.depth)
     return tuple(
-        beta * jax.random.normal(k, shape, dtype=jnp.float64)
+        beta * standard_normal(k, shape)
         for beta, shape, k in zip(network.betas, shapes, keys, strict=True)
     )
 
@@ -109,7 +126,7 @@ def apply(params: Params, x: Float[ArrayLike, "N d"]) -> Float[Array, " N"]:
 
 
 @checked(params=_checks.weights, x=_checks.inputs)
-def feature_matrices(params: Params, x: Float[ArrayLike, "N d"]) -> tuple[Float[Array, "N ?width"], ...]:
+def feature_matrices(params: Params, x: Float[ArrayLike, "N d"]) -> tuple[Float[Array, "N _"], ...]:
     """Return the feature matrices F_0, …, F_{L-1}: row i of F_k is f_k(x_i), and F_0 = X.
 
     Args:
@@ -122,12 +139,16 @@ def feature_matrices(params: Params, x: Float[ArrayLike, "N d"]) -> tuple[Float[
 
 
 @checked(params=_checks.weights, x=_checks.inputs)
-def backward_matrices(params: Params, x: Float[ArrayLike, "N d"]) -> tuple[Float[Array, "N ?width"], ...]:
-    """Return the backward matrices B_1, …, B_L: row i of B_k is the gradient of f_L(x_i) in the pre-activation g_k.
+def backward_matrices(
+    params: Params, x: Float[ArrayLike, "N d"]
+) -> tuple[Float[Array, "N _"], ...]:
+    """Return the backward matrices B_1, …, B_L.
 
-        (B_k)_i: = Σ_k(x_i) [∏_{l=k+1}^{L-1} W_l Σ_l(x_i)] W_L,   Σ_l(x) = diag(σ'(g_l(x))),   B_L = (1, …, 1)ᵀ.
+        (B_k)_i: = Σ_k(x_i) [∏_{l=k+1}^{L-1} W_l Σ_l(x_i)] W_L,   Σ_l(x) = diag(σ'(g_l(x))),
+        B_L = (1, …, 1)ᵀ.
 
-    The gradient of f_L(x_i) in W_k is the outer product of row i of F_{k-1} and row i of B_k.
+    Row i of B_k is the gradient of f_L(x_i) in the pre-activation g_k = W_kᵀ f_{k-1}; the gradient
+    in W_k is the outer product of row i of F_{k-1} and row i of B_k.
 
     Args:
       params: (W_1, …, W_L).
@@ -158,9 +179,10 @@ def backward(params, feature_matrices):
 def as_stax(network: Network):
     """Return the same network as neural-tangents' triple (init_fn, apply_fn, kernel_fn).
 
-    Its parametrization is "standard", with W_std = β_l √n_{l-1}: `init_fn` draws from the same law as `init_params`, and
-    the empirical NTK of `apply_fn` is J Jᵀ as here. `kernel_fn(x, None, "ntk")` is the wide-network approximation of its
-    mean, in the same units. The parameters of `apply_fn` for (W_1, …, W_L) are the list [(W_1, None), (), (W_2, None), …].
+    Its parametrization is "standard", with W_std = β_l √n_{l-1}: `init_fn` draws from the same law
+    as `init_params`, and the empirical NTK of `apply_fn` is J Jᵀ as here. `kernel_fn(x, None,
+    "ntk")` is the wide-network approximation of its mean, in the same units. The parameters of
+    `apply_fn` for (W_1, …, W_L) are the list [(W_1, None), (), (W_2, None), …].
 
     Args:
       network: widths and betas.
@@ -170,6 +192,11 @@ def as_stax(network: Network):
     from ntk_utils.compat import neural_tangents as nt
 
     layers = []
-    for fan_in, fan_out, beta in zip(network.widths[:-1], network.widths[1:], network.betas, strict=True):
-        layers += [nt.stax.Dense(fan_out, W_std=beta * math.sqrt(fan_in), parameterization="standard"), nt.stax.Relu()]
+    for fan_in, fan_out, beta in zip(
+        network.widths[:-1], network.widths[1:], network.betas, strict=True
+    ):
+        layers += [
+            nt.stax.Dense(fan_out, W_std=beta * math.sqrt(fan_in), parameterization="standard"),
+            nt.stax.Relu(),
+        ]
     return nt.stax.serial(*layers[:-1])

@@ -1,4 +1,4 @@
-"""One look for every figure: colour-blind safe, readable in grey, the same role drawn the same way everywhere.
+"""One look for every figure: colour-blind safe, readable in grey, one line style a role.
 
 | role | drawn as |
 |---|---|
@@ -7,7 +7,8 @@
 | infinite-width limit | solid black |
 | reference slope | thin grey |
 
-Series differ by marker as well as by colour. Every function draws on the axes it is given and returns them.
+Series differ by marker as well as by colour. Every function draws on the axes it is given and
+returns them.
 """
 
 from collections.abc import Sequence
@@ -53,12 +54,13 @@ def use_style(context: str = "notebook") -> None:
 
 
 def measured(ax: Axes, table: pd.DataFrame, x: str, y: str, *, label: str) -> Axes:
-    """Draw the median over seeds of column y against column x, with the range of the seeds as a band.
+    """Draw a measured quantity: its median over the seeds, and their range as a band.
 
     Args:
       ax: axes to draw on.
       table: as `sweep` returns it.
-      x, y: column names.
+      x: name of the column on the horizontal axis.
+      y: name of the measured column.
       label: name of the series in the legend.
 
     Raises:
@@ -67,10 +69,14 @@ def measured(ax: Axes, table: pd.DataFrame, x: str, y: str, *, label: str) -> Ax
     _is_axes(ax)
     for argument, column in (("x", x), ("y", y)):
         if column not in table:
-            raise ValueError(f"{argument}: expected a column of the table, {list(table)}, got {column!r}")
+            raise ValueError(
+                f"{argument}: expected a column of the table, {list(table)}, got {column!r}"
+            )
     by_x = table.groupby(x)[y]
     (line,) = ax.plot(by_x.median(), label=label)
-    ax.fill_between(by_x.min().index, by_x.min(), by_x.max(), color=line.get_color(), alpha=0.25, linewidth=0)
+    ax.fill_between(
+        by_x.min().index, by_x.min(), by_x.max(), color=line.get_color(), alpha=0.25, linewidth=0
+    )
     return ax
 
 
@@ -79,7 +85,8 @@ def bound(ax: Axes, x: ArrayLike, y: ArrayLike, *, side: str, label: str, color=
 
     Args:
       ax: axes to draw on.
-      x, y: points of the curve.
+      x: abscissas of the curve.
+      y: ordinates of the curve.
       side: "lower" or "upper".
       label: name in the legend.
       color: of the line; that of a measured series when each series has its own bound.
@@ -99,7 +106,8 @@ def limit(ax: Axes, x: ArrayLike, y: ArrayLike, *, label: str) -> Axes:
 
     Args:
       ax: axes to draw on.
-      x, y: points of the curve.
+      x: abscissas of the curve.
+      y: ordinates of the curve.
       label: name in the legend.
     """
     _is_axes(ax)
@@ -107,8 +115,10 @@ def limit(ax: Axes, x: ArrayLike, y: ArrayLike, *, label: str) -> Axes:
     return ax
 
 
-def reference_slope(ax: Axes, x: Sequence[float], slope: float, *, through: tuple[float, float], label: str) -> Axes:
-    """Draw y ∝ x^slope through a point, as a thin grey line over the range of x: a slope to compare with, on log-log axes.
+def reference_slope(
+    ax: Axes, x: Sequence[float], slope: float, *, through: tuple[float, float], label: str
+) -> Axes:
+    """Draw y ∝ x^slope through a point, as a thin grey line: a slope to compare with.
 
     Args:
       ax: axes to draw on.
@@ -118,9 +128,28 @@ def reference_slope(ax: Axes, x: Sequence[float], slope: float, *, through: tupl
       label: name in the legend, such as "slope 1".
     """
     _is_axes(ax)
-    x0, y0 = (_checks.positive_number(f"through[{i}]", float(value)) for i, value in enumerate(through))
+    x0, y0 = (
+        _checks.positive_number(f"through[{i}]", float(value)) for i, value in enumerate(through)
+    )
     ends = np.array([_checks.positive_number("x", float(end)) for end in (min(x), max(x))])
-    ax.plot(ends, y0 * (ends / x0) ** slope, "-", marker="", color="grey", linewidth=0.8, label=label)
+    ax.plot(
+        ends, y0 * (ends / x0) ** slope, "-", marker="", color="grey", linewidth=0.8, label=label
+    )
+    return ax
+
+
+def log_log(ax: Axes, sizes: Sequence[float]) -> Axes:
+    """Make both axes logarithmic, with the measured sizes themselves as ticks of the horizontal one.
+
+    Args:
+      ax: axes to change.
+      sizes: the positive values at which something was measured.
+    """
+    _is_axes(ax)
+    sizes = [_checks.positive_number(f"sizes[{i}]", float(size)) for i, size in enumerate(sizes)]
+    ax.set(xscale="log", yscale="log")
+    ax.set_xticks(sizes, [f"{size:g}" for size in sizes])
+    ax.set_xticks([], minor=True)
     return ax
 
 
@@ -129,12 +158,18 @@ def spectrum(ax: Axes, eigenvalues: ArrayLike, *, label: str) -> Axes:
 
     Args:
       ax: axes to draw on.
-      eigenvalues: shape (N,); those that are not positive cannot be drawn on a logarithmic scale and are left out.
+      eigenvalues: shape (N,); those that are not positive cannot be drawn on a logarithmic scale
+        and are left out.
       label: name of the series in the legend.
     """
     _is_axes(ax)
     descending = np.sort(np.asarray(eigenvalues))[::-1]
-    ax.plot(np.arange(1, len(descending) + 1), np.where(descending > 0, descending, np.nan), label=label, markersize=3)
+    ax.plot(
+        np.arange(1, len(descending) + 1),
+        np.where(descending > 0, descending, np.nan),
+        label=label,
+        markersize=3,
+    )
     ax.set(yscale="log", xlabel="rank", ylabel="eigenvalue")
     return ax
 

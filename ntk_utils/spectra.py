@@ -13,16 +13,20 @@ from ntk_utils._checks import checked
 def smallest_eigenvalue(k: Float[ArrayLike, "N N"]) -> float:
     """Return the smallest eigenvalue λ_min of a symmetric matrix.
 
-    A singular or indefinite matrix is no error: the value is then tiny or negative. Its absolute error is of the order
+    A singular or indefinite matrix is no error: the value is then tiny or negative. Its absolute
+      error is of the order
     ε ‖k‖, ε = 2.2e-16, so below that size its sign says nothing.
 
     Args:
       k: symmetric matrix, shape (N, N), float64.
 
     Raises:
-      ValueError, TypeError: not square, not symmetric (beyond 1e-8 of the largest entry), not finite, not float64.
+      ValueError, TypeError: not square, not symmetric (beyond 1e-8 of the largest entry), not
+        finite, not float64.
     """
-    return float(scipy.linalg.eigh(k, eigvals_only=True, subset_by_index=[0, 0], check_finite=False)[0])
+    return float(
+        scipy.linalg.eigh(k, eigvals_only=True, subset_by_index=[0, 0], check_finite=False)[0]
+    )
 
 
 @checked(k=_checks.kernel)
@@ -37,10 +41,10 @@ def spectrum(k: Float[ArrayLike, "N N"]) -> Float[np.ndarray, " N"]:
 
 @checked(k=_checks.kernel)
 def conditioning(k: Float[ArrayLike, "N N"]) -> float:
-    """Return the condition number λ_max / λ_min of a positive semidefinite matrix; inf if λ_min is not above rounding.
+    """Return the condition number λ_max / λ_min of a positive semidefinite matrix.
 
-    Gradient descent on the linearised network needs of the order of this many steps; "above rounding" means
-    λ_min > N ε λ_max, ε = 2.2e-16.
+    It is inf if λ_min is not above rounding: λ_min <= N ε λ_max, ε = 2.2e-16. Gradient descent on
+    the linearised network needs of the order of this many steps.
 
     Args:
       k: symmetric matrix, shape (N, N), float64.
@@ -56,8 +60,8 @@ def conditioning(k: Float[ArrayLike, "N N"]) -> float:
 def smallest_singular_value(f: Float[ArrayLike, "rows columns"]) -> float:
     """Return σ_min, the smallest of the min(rows, columns) singular values of a matrix.
 
-    For a feature matrix F of shape (N, n): σ_min² = λ_min(F Fᵀ) when n >= N; when n < N that eigenvalue is 0, and σ_min is
-    about the columns instead.
+    For a feature matrix F of shape (N, n): σ_min² = λ_min(F Fᵀ) when n >= N; when n < N that
+    eigenvalue is 0, and σ_min is about the columns instead.
 
     Args:
       f: matrix, shape (rows, columns), float64.

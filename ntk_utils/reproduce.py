@@ -1,0 +1,103 @@
+"""Execute notebooks headless and report every claim: ``python -m ntk_utils.reproduce``.
+
+Writes, for each notebook as it finishes, ``build/html/<name>.html``, ``build/figures/<name>-<n>.png`` and
+its rows of ``build/verdicts.csv``; prints one line a claim. The exit status is 1 if a claim does not
+hold, a notebook stops with an error, or a notebook makes no claim.
+"""
+
+import argparse
+import base64
+import csv
+import json
+import os
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+from nbconvert import HTMLExporter
+from papermill.exceptions import PapermillExecutionError
+
+from ntk_utils.experiments import VERDICTS_FILE
+
+FIELDS = ("notebook", "seed", "holds", "claim", "predicted", "measured", "source")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse the command line, execute the notebooks, return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m ntk_utils.reproduce", description=__doc__)
+    parser.add_argument("notebooks", nargs="+", type=Path, help="notebooks to execute")
+    parser.add_argument("--out", type=Path, default=Path("build"), help="folder for the results")
+    parser.add_argument("--seed", type=int, help="overrides SEED in every notebook")
+    arguments = parser.parse_args(argv)
+
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    claims = held = failures = 0
+    with open(arguments.out / "verdicts.csv", "w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, FIELDS)
+        table.writeheader()
+        for path in arguments.notebooks:
+            print(path.stem, flush=True)
+            verdicts, error = reproduce(path, arguments.out, arguments.seed)
+            for verdict in verdicts:
+                table.writerow({"notebook": path.stem, "seed": arguments.seed, **verdict})
+                print(f"  {'holds' if verdict['holds'] else 'FAILS'}: {verdict['claim']}")
+            file.flush()
+            if error or not verdicts:
+                print(f"  FAILS: {error or 'the notebook makes no claim'}", flush=True)
+                failures += 1
+            claims += len(verdicts)
+            held += sum(verdict["holds"] for verdict in verdicts)
+    print(f"{held} of {claims} claims hold; {failures} notebooks failed")
+    return int(held < claims or failures > 0)
+
+
+def reproduce(path: Path, out: Path, seed: int | None) -> tuple[list[dict], str]:
+    """Execute one notebook and write its page and figures.
+
+    Args:
+      path: the notebook; it is not changed.
+      out: folder for the results.
+      seed: value for the notebook's parameter SEED; None leaves the stored one.
+
+    Returns: the records of its verdicts, and the error that stopped it ("" if none did).
+    """
+    records = out / f"{path.stem}.jsonl"
+    executed = out / f"{path.stem}.ipynb"
+    records.write_text("")
+    os.environ[VERDICTS_FILE] = str(records.resolve())
+    error = ""
+    try:
+        papermill.execute_notebook(
+            path,
+            executed,
+            parameters={} if seed is None else {"SEED": seed},
+            kernel_name="python3",
+            cwd=path.parent,
+            progress_bar=False,
+        )
+    except PapermillExecutionError as stop:
+        error = f"{stop.ename}: {stop.evalue}"
+    verdicts = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
+
+    notebook = nbformat.read(executed, as_version=4)
+    executed.unlink()
+    records.unlink()
+    for folder in ("html", "figures"):
+        (out / folder).mkdir(exist_ok=True)
+    page, _ = HTMLExporter().from_notebook_node(notebook)
+    (out / "html" / f"{path.stem}.html").write_text(page, encoding="utf-8")
+    for i, figure in enumerate(figures(notebook), start=1):
+        (out / "figures" / f"{path.stem}-{i}.png").write_bytes(figure)
+    return verdicts, error
+
+
+def figures(notebook) -> list[bytes]:
+    """Return the PNG figures among a notebook's outputs, in order."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    pngs = [output.get("data", {}).get("image/png") for output in outputs]
+    return [base64.b64decode(png) for png in pngs if png]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
