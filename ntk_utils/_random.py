@@ -1,7 +1,7 @@
 """Gaussian draws that compile once for many shapes.
 
-XLA needs a quarter of a second to compile JAX's generator for each new size, which would be most of the
-time of a sweep over sizes. So numbers are drawn in blocks of 2^m, and cut to shape.
+XLA needs a quarter of a second to compile JAX's generator for each new size, which would be most of
+the time of a sweep over sizes. So numbers are drawn in blocks of 2^m, and cut to shape.
 """
 
 import functools

@@ -139,7 +139,7 @@ def reference_slope(
 
 
 def log_log(ax: Axes, sizes: Sequence[float]) -> Axes:
-    """Make both axes logarithmic, with the measured sizes themselves as ticks of the horizontal one.
+    """Make both axes logarithmic, with the measured sizes as ticks of the horizontal one.
 
     Args:
       ax: axes to change.

@@ -1,8 +1,8 @@
 """Execute notebooks headless and report every claim: ``python -m ntk_utils.reproduce``.
 
-Writes, for each notebook as it finishes, ``build/html/<name>.html``, ``build/figures/<name>-<n>.png`` and
-its rows of ``build/verdicts.csv``; prints one line a claim. The exit status is 1 if a claim does not
-hold, a notebook stops with an error, or a notebook makes no claim.
+Writes, for each notebook as it finishes, ``build/html/<name>.html``,
+``build/figures/<name>-<n>.png`` and its rows of ``build/verdicts.csv``; prints one line a claim.
+The exit status is 1 if a claim does not hold, a notebook stops with an error, or makes no claim.
 """
 
 import argparse

@@ -1,0 +1,50 @@
+# The two commands are `make lab` and `make test`; each builds the environment first if there is none.
+# Needs Python >= 3.11, make and git. Another interpreter: make test PYTHON=python3.13
+
+PYTHON ?= python3
+BIN := .venv/bin
+PYTHON_VERSION := $(shell $(PYTHON) -c 'import platform; print(platform.python_version())')
+INSTALLED := .venv/.installed-$(PYTHON_VERSION)
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help lab test reproduce execute bench lint lock clean .venv
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[.a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+lab: .venv ## open JupyterLab on the first notebook (more options: LAB_FLAGS="--no-browser")
+	$(BIN)/jupyter lab $(LAB_FLAGS) notebooks/00-start-here.ipynb
+
+test: .venv ## run every check: unit tests, doctests, all notebooks against their stored outputs, coverage
+	JAX_PLATFORMS=cpu $(BIN)/pytest --numprocesses 2 --dist loadscope --cov $(PYTEST_FLAGS)
+
+reproduce: .venv ## execute all notebooks headless into build/, print a line a claim (SEED=3 for other draws)
+	$(BIN)/python -m ntk_utils.reproduce $(if $(SEED),--seed $(SEED)) $(NOTEBOOKS)
+
+execute: .venv ## re-execute the notebooks in place and store their outputs (NOTEBOOKS=... for some)
+	JAX_PLATFORMS=cpu $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False $(NOTEBOOKS)
+
+bench: .venv ## measure the speed of the core, as ratios within one run
+	JAX_PLATFORMS=cpu $(BIN)/pytest tests/benchmarks --override-ini python_files='bench_*.py' --benchmark-disable-gc --benchmark-columns min,median,rounds -s
+
+lint: .venv ## check style and formatting of code and notebooks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+lock: .venv ## write requirements.lock anew from pyproject.toml (LOCK_FLAGS=--upgrade for newer versions)
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" $(LOCK_FLAGS) --output-file requirements.lock --quiet
+
+.venv: $(INSTALLED) ## build the environment alone
+
+# neural-tangents asks for TensorFlow, which nothing here uses: the lock leaves it out, and --no-deps respects that
+$(INSTALLED): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python >= 3.11 is needed, $(PYTHON) is " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+clean: ## remove the environment and everything that was built
+	rm -rf .venv build .pytest_cache .ruff_cache .benchmarks .coverage
