@@ -18,7 +18,7 @@ lab: .venv ## open JupyterLab on the first notebook (more options: LAB_FLAGS="--
 	$(BIN)/jupyter lab $(LAB_FLAGS) notebooks/00-start-here.ipynb
 
 test: .venv ## run every check: unit tests, doctests, all notebooks against their stored outputs, coverage
-	JAX_PLATFORMS=cpu $(BIN)/pytest --numprocesses 2 --dist loadscope --cov $(PYTEST_FLAGS)
+	JAX_PLATFORMS=cpu OPENBLAS_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadscope --cov=ntk_utils --cov-config=pyproject.toml $(PYTEST_FLAGS)
 
 reproduce: .venv ## execute all notebooks headless into build/, print a line a claim (SEED=3 for other draws)
 	$(BIN)/python -m ntk_utils.reproduce $(if $(SEED),--seed $(SEED)) $(NOTEBOOKS)

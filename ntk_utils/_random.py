@@ -1,7 +1,7 @@
-"""Gaussian draws that compile once for many shapes.
+"""Gaussian draws with few compilations.
 
 XLA needs a quarter of a second to compile JAX's generator for each new size, which would be most of
-the time of a sweep over sizes. So numbers are drawn in blocks of 2^m, and cut to shape.
+the time of a sweep over sizes. So numbers are drawn in blocks of 2^m, then cut to shape.
 """
 
 import functools
@@ -13,18 +13,21 @@ import jax.numpy as jnp
 _SMALLEST_BLOCK = 2**12
 
 
-def standard_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Draw independent N(0, 1) numbers, float64, of the given shape."""
-    size = math.prod(shape)
-    block = max(_SMALLEST_BLOCK, 1 << (size - 1).bit_length())
-    return _cut(_draw(key, block), shape)
+def normals(keys, shapes, scales) -> tuple[jax.Array, ...]:
+    """Draw an array of independent N(0, scale²) numbers for each key, shape and scale, float64."""
+    sizes = [max(_SMALLEST_BLOCK, 1 << (math.prod(shape) - 1).bit_length()) for shape in shapes]
+    blocks = [_draw(key, size) for key, size in zip(keys, sizes, strict=True)]
+    return _cut(blocks, tuple(scales), tuple(shapes))
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _draw(key, block):
-    return jax.random.normal(key, (block,), dtype=jnp.float64)
+def _draw(key, size):
+    return jax.random.normal(key, (size,), dtype=jnp.float64)
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _cut(numbers, shape):
-    return numbers[: math.prod(shape)].reshape(shape)
+@functools.partial(jax.jit, static_argnums=2)
+def _cut(blocks, scales, shapes):
+    return tuple(
+        scale * block[: math.prod(shape)].reshape(shape)
+        for block, scale, shape in zip(blocks, scales, shapes, strict=True)
+    )

@@ -62,7 +62,7 @@ def schur_terms(params: Params, x: Float[ArrayLike, "N d"]) -> Float[np.ndarray,
     Returns: the L terms, shape (L,).
     """
     grams, smallest_rows = _schur_factors(params, x)
-    return np.array([_gram_lambda_min(gram) for gram in grams]) * smallest_rows
+    return np.array([_gram_lambda_min(gram) for gram in grams]) * np.asarray(smallest_rows)
 
 
 @jax.jit
@@ -123,14 +123,37 @@ def _layer_products(network: Network) -> np.ndarray:
 
 
 @checked(network=is_network, x=_checks.inputs)
+def mean_layer_diagonals(network: Network, x: Float[ArrayLike, "N d"]) -> Float[Array, "L N"]:
+    """Return the exact mean of the diagonal of every layer term over the initial weights.
+
+        E[((F_k F_kᵀ) ∘ (B_{k+1} B_{k+1}ᵀ))_ii] = 2^{-(L-1)} ‖x_i‖² ∏_{l=1}^{L-1} n_l
+            ∏_{l=1, l≠k+1}^{L} β_l²,   k = 0, …, L-1
+
+    At finite width, for any widths and betas; derived here: each ReLU halves the second moment,
+    forward and backward. Under "lecun" row k is 2^{-(L-1)} n_k ‖x_i‖²/d.
+
+    Args:
+      network: widths and betas.
+      x: samples, shape (N, d), d = network.widths[0].
+
+    Returns: the means, shape (L, N), row k for entry k of `layer_ntks`.
+
+    Raises:
+      ValueError: x does not have network.widths[0] columns.
+    """
+    _checks.fits_width("x", x, network.widths[0])
+    halved = 0.5 ** (network.depth - 1) * jnp.asarray(_layer_products(network))
+    return jnp.outer(halved, jnp.square(x).sum(axis=1))
+
+
 def mean_kernel_diagonal(network: Network, x: Float[ArrayLike, "N d"]) -> Float[Array, " N"]:
     """Return the exact mean of the diagonal of the empirical NTK over the initial weights.
 
         E[K̄_ii] = 2^{-(L-1)} ‖x_i‖² ∏_{l=1}^{L-1} n_l Σ_{k=0}^{L-1} ∏_{l=1, l≠k+1}^{L} β_l²
 
-    At finite width; derived here: each ReLU halves the second moment, forward and backward. Since
-    λ_min(K̄) <= K̄_ii, its smallest entry bounds E[λ_min(K̄)] from above with no hidden constant:
-    the upper bound of Theorem 4.1 of arXiv:2012.11654, in the mean.
+    At finite width: the sum of `mean_layer_diagonals` over the layers. Since λ_min(K̄) <= K̄_ii, its
+    smallest entry bounds E[λ_min(K̄)] from above with no hidden constant: the upper bound of Theorem
+    4.1 of arXiv:2012.11654, in the mean.
 
     Args:
       network: widths and betas.
@@ -141,8 +164,7 @@ def mean_kernel_diagonal(network: Network, x: Float[ArrayLike, "N d"]) -> Float[
     Raises:
       ValueError: x does not have network.widths[0] columns.
     """
-    _checks.fits_width("x", x, network.widths[0])
-    return 0.5 ** (network.depth - 1) * _layer_products(network).sum() * jnp.square(x).sum(axis=1)
+    return mean_layer_diagonals(network, x).sum(axis=0)
 
 
 @checked(network=is_network)

@@ -1,15 +1,17 @@
 """Samplers and real data, scaled as the theorems ask (‖x‖ ≈ √d), and checks of their hypotheses."""
 
+import math
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from ntk_utils import _checks
 from ntk_utils._checks import checked
-from ntk_utils._random import standard_normal
+from ntk_utils._random import normals
 
 
 @checked(key=_checks.random_key, n=_checks.positive_integer, d=_checks.positive_integer)
@@ -21,8 +23,13 @@ def uniform_sphere(key: Key[Array, ""], n: int, d: int) -> Float[Array, "n d"]:
       n: number of samples.
       d: dimension.
     """
-    x = standard_normal(key, (n, d))
-    return jnp.sqrt(d) * x / jnp.linalg.norm(x, axis=1, keepdims=True)
+    return _on_sphere(gaussian(key, n, d))
+
+
+@jax.jit
+def _on_sphere(x):
+    """Scale every row to norm √d."""
+    return math.sqrt(x.shape[1]) * x / jnp.linalg.norm(x, axis=1, keepdims=True)
 
 
 @checked(key=_checks.random_key, n=_checks.positive_integer, d=_checks.positive_integer)
@@ -34,7 +41,7 @@ def gaussian(key: Key[Array, ""], n: int, d: int) -> Float[Array, "n d"]:
       n: number of samples.
       d: dimension.
     """
-    return standard_normal(key, (n, d))
+    return normals([key], [(n, d)], [1.0])[0]
 
 
 @checked(n=_checks.positive_integer)
@@ -50,13 +57,34 @@ def digits(n: int = 1797) -> Float[Array, "n 64"]:
     Raises:
       ValueError: n is larger than 1797.
     """
-    from sklearn.datasets import load_digits
-
-    images = load_digits().data
-    if n > len(images):
-        raise ValueError(f"n: expected at most {len(images)}, the size of the data set, got {n}")
+    images = _digit_data(n).data
     x = images[:n] - images.mean(axis=0)
     return jnp.asarray(8 * x / np.linalg.norm(x, axis=1, keepdims=True))
+
+
+@checked(n=_checks.positive_integer)
+def digit_labels(n: int = 1797) -> Int[np.ndarray, " n"]:
+    """Return the labels of the first n handwritten digits, integers 0 to 9, row for row.
+
+    Entry i is the digit that row i of `digits` shows.
+
+    Args:
+      n: number of samples, at most 1797.
+
+    Raises:
+      ValueError: n is larger than 1797.
+    """
+    return _digit_data(n).target[:n]
+
+
+def _digit_data(n: int):
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    size = len(data.target)
+    if n > size:
+        raise ValueError(f"n: expected at most {size}, the size of the data set, got {n}")
+    return data
 
 
 class Scaling(NamedTuple):
@@ -84,7 +112,9 @@ def scaling(x: Float[ArrayLike, "N d"]) -> Scaling:
     return Scaling(
         norm=float(jnp.linalg.norm(x, axis=1).mean() / jnp.sqrt(d)),
         squared_norm=float((x**2).sum(axis=1).mean() / d),
-        centred_squared_norm=float(((x - x.mean(axis=0)) ** 2).sum(axis=1).mean() / d),
+        centred_squared_norm=float(
+            ((x - x.mean(axis=0, keepdims=True)) ** 2).sum(axis=1).mean() / d
+        ),
     )
 
 
@@ -116,3 +146,15 @@ def separation(x: Float[ArrayLike, "N d"]) -> float:
         for i in range(len(u) - 1)
     ]
     return float(min(nearest))
+
+
+def parallel_pairs(x) -> list[tuple[int, int]]:
+    """The pairs i < j of samples, other than 0, that point the same way to 1e-12; unchecked."""
+    from scipy.spatial import KDTree
+
+    x = np.asarray(x)
+    norms = np.linalg.norm(x, axis=1)
+    kept = np.flatnonzero(norms)
+    directions = KDTree(x[kept] / norms[kept, None])
+    pairs = kept[directions.query_pairs(1e-12, output_type="ndarray")]
+    return sorted((int(i), int(j)) for i, j in pairs)

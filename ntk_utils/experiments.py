@@ -4,8 +4,8 @@ import itertools
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple, SupportsIndex
 
 import jax
 import numpy as np
@@ -22,7 +22,7 @@ VERDICTS_FILE = "NTK_UTILS_VERDICTS"
 def sweep(
     measure: Callable[..., Mapping[str, float] | float],
     grid: Mapping[str, Iterable] | Iterable[Mapping],
-    seeds: Iterable[int],
+    seeds: Iterable[SupportsIndex],
     *,
     progress: bool = True,
 ) -> pd.DataFrame:
@@ -37,16 +37,17 @@ def sweep(
       grid: either a mapping from names to values, which stands for all combinations, or the points
         themselves, each a mapping from names to values with the same names. Values are numbers,
         strings, or sequences of them.
-      seeds: integers >= 0.
+      seeds: different integers >= 0.
       progress: show a progress bar.
 
     Returns: a table with one row a measurement: the names of the grid, `seed`, then the measured
       names (`value` for a plain number); ordered by point, then by seed.
 
     Raises:
-      ValueError: no point, no seed, points with different names, a name that is taken by `seed` or
-        `key`.
-      TypeError: `measure` is not callable, a seed is no integer, a value cannot be written as JSON.
+      ValueError: no point, no seed, a repeated point or seed, points with different names, a name
+        that is taken by `seed` or `key`, a measured name that the table already has.
+      TypeError: `measure` is not callable or returns something else, a seed is no integer, a value
+        cannot be written as JSON.
     """
     if not callable(measure):
         raise TypeError(f"measure: expected a function, got {type(measure).__name__}")
@@ -54,15 +55,24 @@ def sweep(
     seeds = [_checks.order(f"seeds[{i}]", seed) for i, seed in enumerate(_iterable("seeds", seeds))]
     if not seeds:
         raise ValueError("seeds: expected at least one integer, got none")
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds: expected different integers, got {seeds}")
 
     rows = []
     for point, seed in tqdm(list(itertools.product(points, seeds)), disable=not progress):
-        result = measure(**point, key=_key(seed, point))
-        measured = result if isinstance(result, Mapping) else {"value": result}
-        rows.append(
-            {**point, "seed": seed, **{name: float(value) for name, value in measured.items()}}
-        )
+        row = {**point, "seed": seed}
+        rows.append(row | _measured(measure(**point, key=_key(seed, point)), taken=row.keys()))
     return pd.DataFrame(rows)
+
+
+def _measured(result, taken) -> dict[str, float]:
+    named = result if isinstance(result, Mapping) else {"value": result}
+    if twice := taken & named.keys():
+        raise ValueError(f"measure: expected names other than {list(taken)}, got {sorted(twice)}")
+    try:
+        return {name: float(value) for name, value in named.items()}
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"measure: expected numbers to be returned, got {result!r}") from error
 
 
 def _iterable(name: str, value) -> list:
@@ -91,7 +101,8 @@ def _points(grid) -> list[dict]:
             raise ValueError(
                 f"grid: expected other names than 'seed' and 'key', got {sorted(taken)}"
             )
-        _fingerprint(point)
+    if len({_fingerprint(point) for point in points}) < len(points):
+        raise ValueError(f"grid: expected different points, got {points}")
     return [dict(point) for point in points]
 
 
@@ -141,13 +152,17 @@ def fit_exponent(table: pd.DataFrame, x: str, y: str, *, confidence: float = 0.9
     if not isinstance(table, pd.DataFrame):
         raise TypeError(f"table: expected a pandas DataFrame, got {type(table).__name__}")
     for argument, column in (("x", x), ("y", y), ("table", "seed")):
-        if column not in table:
+        if not isinstance(column, str) or column not in table:
             raise ValueError(
                 f"{argument}: expected a column of the table, {list(table)}, got {column!r}"
             )
     if not 0 < _checks.positive_number("confidence", confidence) < 1:
         raise ValueError(f"confidence: expected a number between 0 and 1, got {confidence}")
     for argument, column in (("x", x), ("y", y)):
+        if not pd.api.types.is_numeric_dtype(table[column]):
+            raise TypeError(
+                f"{argument}: expected numbers in column {column!r}, got {table[column].dtype}"
+            )
         bad = table.loc[~(np.isfinite(table[column]) & (table[column] > 0)), column]
         if len(bad):
             raise ValueError(
@@ -179,7 +194,7 @@ def _slope(x, y) -> float:
     return float((centred * y).sum()) / spread if spread > 0 else float("nan")
 
 
-def verdict(claim: str, *, predicted, measured, holds: bool, source: str = "") -> bool:
+def verdict(claim: str, *, predicted, measured, holds: bool | np.bool_, source: str = "") -> bool:
     """Print one line on a claim, keep a record of it, and return whether it holds.
 
     `make reproduce` collects the records, through the file that the environment variable
@@ -192,13 +207,14 @@ def verdict(claim: str, *, predicted, measured, holds: bool, source: str = "") -
 
     Args:
       claim: what is claimed, in words.
-      predicted: what the statement predicts: text, a number or an `Exponent`.
+      predicted: what the statement predicts: text, a number, an `Exponent`, or several numbers.
       measured: what was measured, likewise; numbers are shown to 3 significant figures.
       holds: whether the measurement agrees, as one bool.
       source: the theorem, e.g. "Theorem 4.1, arXiv:2012.11654".
 
     Raises:
-      TypeError: `holds` is not one bool (an array, a number); `claim` or `source` is not a string.
+      TypeError: `holds` is not one bool (an array, a number); `claim` or `source` is not a string;
+        `predicted` or `measured` is neither text nor numbers.
     """
     for name, text in (("claim", claim), ("source", source)):
         if not isinstance(text, str):
@@ -207,8 +223,8 @@ def verdict(claim: str, *, predicted, measured, holds: bool, source: str = "") -
         raise TypeError(f"holds: expected True or False, got {holds!r}")
     record = {
         "claim": claim,
-        "predicted": _rounded(predicted),
-        "measured": _rounded(measured),
+        "predicted": _rounded("predicted", predicted),
+        "measured": _rounded("measured", measured),
         "holds": bool(holds),
         "source": source,
     }
@@ -223,9 +239,11 @@ def verdict(claim: str, *, predicted, measured, holds: bool, source: str = "") -
     return bool(holds)
 
 
-def _rounded(value) -> str:
+def _rounded(name: str, value) -> str:
     if isinstance(value, str | Exponent):
         return str(value)
-    if isinstance(value, Sequence | np.ndarray | pd.Series):
-        return ", ".join(_rounded(v) for v in value)
-    return f"{float(value):.3g}"
+    try:
+        numbers = np.ravel(value)
+        return ", ".join(f"{float(number):.3g}" for number in numbers)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}: expected text or numbers, got {value!r}") from error

@@ -133,7 +133,7 @@ def empirical_ntk_fn(
             f"apply_fn: expected a function of (params, x), got {type(apply_fn).__name__}"
         )
     known = nt.NtkImplementation.__members__
-    if implementation not in known:
+    if not isinstance(implementation, str) or implementation not in known:
         raise ValueError(
             f"implementation: expected one of {', '.join(known)}, got {implementation!r}"
         )

@@ -10,6 +10,7 @@ has two hidden layers, and L = 1 is the linear model.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import SupportsFloat, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from jaxtyping import Array, Float, Key
 
 from ntk_utils import _checks
 from ntk_utils._checks import checked
-from ntk_utils._random import standard_normal
+from ntk_utils._random import normals
 
 Params = Sequence[Float[ArrayLike, "_ _"]]
 """The L weight matrices W_1, …, W_L: shapes (d, n_1), (n_1, n_2), …, (n_{L-1}, 1)."""
@@ -40,8 +41,8 @@ class Network:
         name, a number of betas other than L, betas that are not positive.
     """
 
-    widths: tuple[int, ...]
-    init: str | tuple[float, ...] = "lecun"
+    widths: Sequence[SupportsIndex]
+    init: str | Sequence[SupportsFloat] = "lecun"
 
     def __post_init__(self):
         if isinstance(self.widths, str) or not isinstance(self.widths, Sequence):
@@ -105,11 +106,7 @@ def init_params(network: Network, key: Key[Array, ""]) -> tuple[Float[Array, "_ 
     Returns: the tuple (W_1, …, W_L), W_l of shape (n_{l-1}, n_l).
     """
     shapes = zip(network.widths[:-1], network.widths[1:], strict=True)
-    keys = jax.random.split(key, network.depth)
-    return tuple(
-        beta * standard_normal(k, shape)
-        for beta, shape, k in zip(network.betas, shapes, keys, strict=True)
-    )
+    return normals(jax.random.split(key, network.depth), list(shapes), network.betas)
 
 
 @checked(params=_checks.weights, x=_checks.inputs)

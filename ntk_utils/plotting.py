@@ -67,6 +67,8 @@ def measured(ax: Axes, table: pd.DataFrame, x: str, y: str, *, label: str) -> Ax
       ValueError: x or y is not a column of the table.
     """
     _is_axes(ax)
+    if not isinstance(table, pd.DataFrame):
+        raise TypeError(f"table: expected a pandas DataFrame, got {type(table).__name__}")
     for argument, column in (("x", x), ("y", y)):
         if column not in table:
             raise ValueError(
@@ -131,6 +133,8 @@ def reference_slope(
     x0, y0 = (
         _checks.positive_number(f"through[{i}]", float(value)) for i, value in enumerate(through)
     )
+    if len(x) == 0:
+        raise ValueError("x: expected at least one value, got none")
     ends = np.array([_checks.positive_number("x", float(end)) for end in (min(x), max(x))])
     ax.plot(
         ends, y0 * (ends / x0) ** slope, "-", marker="", color="grey", linewidth=0.8, label=label

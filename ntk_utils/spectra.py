@@ -14,8 +14,7 @@ def smallest_eigenvalue(k: Float[ArrayLike, "N N"]) -> float:
     """Return the smallest eigenvalue λ_min of a symmetric matrix.
 
     A singular or indefinite matrix is no error: the value is then tiny or negative. Its absolute
-      error is of the order
-    ε ‖k‖, ε = 2.2e-16, so below that size its sign says nothing.
+    error is of the order ε ‖k‖, ε = 2.2e-16, so below that size its sign says nothing.
 
     Args:
       k: symmetric matrix, shape (N, N), float64.

@@ -1,0 +1,191 @@
+"""The limiting NTK as a power series of the cosines, and the bounds on λ_min(K^(L)) it gives.
+
+Write x_i = ‖x_i‖ u_i and c_ij = ⟨u_i, u_j⟩. The limiting kernel of a ReLU network is
+
+    K^(L)_ij = ‖x_i‖ ‖x_j‖ κ_L(c_ij),   κ_L(c) = Σ_p b_{L,p} c^p,   b_{L,p} >= 0,   κ_L(1) = L,
+
+a sum of Hadamard powers C^{∘p} of the cosine matrix, each positive semidefinite with unit diagonal.
+A bound on the smallest eigenvalue of each power is a bound on λ_min(K^(L)), on every data set.
+"""
+
+import functools
+import math
+
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Float
+
+from ntk_utils import _checks
+from ntk_utils._checks import checked
+from ntk_utils.bounds import hermite_coefficient
+from ntk_utils.spectra import smallest_eigenvalue
+
+
+@checked(depth=_checks.positive_integer, n_terms=_checks.positive_integer)
+def limiting_power_series(depth: int, n_terms: int) -> Float[np.ndarray, " n_terms"]:
+    """Return the first coefficients of the limiting NTK as a power series of the cosine.
+
+        κ_L(c) = Σ_p b_{L,p} c^p,   κ_1 = g_1 = c,   g_l = φ(g_{l-1}),
+        κ_l = κ_{l-1} φ'(g_{l-1}) + g_l,
+        φ(c) = (√(1-c²) + (π - arccos c) c)/π = Σ_r 2 μ_r(σ)² c^r.
+
+    All coefficients are non-negative and they sum to L; what is left beyond the first P falls like
+    P^{-1/2}. Known: b_1 = (0, 1, 0, …) and b_{2,p} = 2 (p+1) μ_p(σ)². The coefficients are those of
+    the full series: nothing is lost by truncation, and only sums of positive terms are formed.
+
+    Source: the recursion of Lemma 3.1 of arXiv:2012.11654 for samples of norm 1; its expansion is
+      derived here.
+
+    Args:
+      depth: the number L of weight matrices, at least 1.
+      n_terms: how many coefficients, at least 1.
+
+    Returns: b_{L,0}, …, b_{L,n_terms-1}, shape (n_terms,).
+    """
+    return _coefficients(depth, n_terms).copy()
+
+
+@functools.cache
+def _coefficients(depth, n_terms):
+    cosine = np.zeros(max(n_terms, 2))
+    cosine[1] = 1.0
+    g = kappa = cosine
+    for _ in range(depth - 1):
+        derivative, g = _arc_cosine(g)
+        kappa = _product(kappa, derivative) + g
+    return kappa[:n_terms]
+
+
+def _arc_cosine(g):
+    """The series of φ'(g) and of φ(g), for a series g with 0 <= g(0) < 1.
+
+    By integration of φ'(g)' = g'/(π √(1-g²)) and φ(g)' = φ'(g) g': composing truncated series
+    would miss what the powers beyond the truncation add through g(0).
+    """
+    slope = g[1:] * np.arange(1, len(g))
+    angle = math.acos(g[0])
+    root = _inverse_square_root_of_one_minus(_product(g, g))
+    derivative = _integral(_product(slope, root) / math.pi, start=1 - angle / math.pi)
+    value_at_0 = (math.sin(angle) + (math.pi - angle) * g[0]) / math.pi
+    return derivative, _integral(_product(slope, derivative), start=value_at_0)
+
+
+def _product(a, b):
+    return np.convolve(a, b)[: len(a)]
+
+
+def _integral(a, *, start):
+    return np.concatenate([[start], a / np.arange(1, len(a) + 1)])
+
+
+def _inverse_square_root_of_one_minus(a):
+    """The series y of (1-a)^{-1/2}, from 2 (1-a) y' = a' y."""
+    y = np.zeros_like(a)
+    y[0] = (1 - a[0]) ** -0.5
+    for n in range(1, len(a)):
+        k = np.arange(1, n + 1)
+        y[n] = ((n - k / 2) * a[k] * y[n - k]).sum() / (n * (1 - a[0]))
+    return y
+
+
+@checked(
+    x=_checks.inputs,
+    depth=_checks.positive_integer,
+    n_terms=_checks.positive_integer,
+    exact_orders=_checks.order,
+)
+def limiting_lower_bound(
+    x: Float[ArrayLike, "N d"], *, depth: int, n_terms: int = 200, exact_orders: int = 0
+) -> float:
+    """Lower-bound λ_min(K^(L)) for these data.
+
+        λ_min(K^(L)) >= min_i ‖x_i‖² Σ_p b_{L,p} max(0, 1 - max_i Σ_{j≠i} |c_ij|^p)
+
+    Certificate: true on every data set, constants explicit, no probability. Derived here:
+    Gershgorin's theorem on each Hadamard power C^{∘p} of the cosine matrix, and
+    λ_min(D A D) >= min_i D_ii² λ_min(A) for A positive semidefinite. The powers beyond `n_terms`
+    enter with the value of the last one, because no bound in the sum falls with p: nor does
+    λ_min(C^{∘p}) itself, by Schur's product inequality.
+
+    On orthogonal samples of equal norm it is exact; two parallel samples that point the same way
+    take it to 0, as they take λ_min.
+
+    Args:
+      x: samples, shape (N, d). A zero row gives 0.
+      depth: the number L of weight matrices, at least 1.
+      n_terms: how many powers are bounded one by one; more of them help when some cosine is close
+        to 1.
+      exact_orders: λ_min(C^{∘p}) is computed instead of bounded for p = 1, …, exact_orders, unless
+        N exceeds C(d+p-1, p), the largest rank of C^{∘p}, and it is 0. Each costs an eigenvalue of
+        an N × N matrix; the first one that is not 0 gains the most.
+
+    Returns: the bound, in the units of `limiting_ntk`, where K^(L)_ii = L ‖x_i‖².
+    """
+    smallest_squared_norm, cosines = _polar(x)
+    if smallest_squared_norm == 0:
+        return 0.0
+    b = limiting_power_series(depth, n_terms)
+    n_samples, d = x.shape
+    exact = [p for p in range(1, exact_orders + 1) if math.comb(d + p - 1, p) >= n_samples]
+    eigenvalues = _hadamard_power_bounds(cosines, n_terms, exact)
+    tail = max(depth - b.sum(), 0.0)
+    return float(smallest_squared_norm * (b @ eigenvalues + tail * eigenvalues[-1]))
+
+
+@checked(x=_checks.inputs, r=_checks.even_order)
+def nguyen21_limiting_lower(x: Float[ArrayLike, "N d"], *, r: int) -> float:
+    """Lower-bound λ_min(K^(L)) for these data by one Hermite coefficient, for every L >= 2.
+
+        λ_min(K^(L)) >= 2 μ_r(σ)² min_i ‖x_i‖² max(0, 1 - max_i Σ_{j≠i} |c_ij|^r)
+
+    Following Theorem 3.2 of arXiv:2012.11654, λ_min(K^(L)) >= μ_r(σ)² Ω(d), whose constant is
+    unspecified. This one is derived here and makes it a certificate, true on every data set:
+    K^(L) ⪰ Σ_l G^(l) ∘ Ġ^(l+1) ∘ … ∘ Ġ^(L) with (Ġ^(l))_ii = 1, so by Schur's product inequality
+    λ_min(K^(L)) >= λ_min(G^(2)); G^(2)_ij = ‖x_i‖ ‖x_j‖ Σ_p 2 μ_p² c_ij^p, of which the term p = r
+    is kept and bounded by Gershgorin's theorem. It is never above `limiting_lower_bound` (when r is
+    below its `n_terms`), because 2 μ_r² <= b_{L,r}.
+
+    Args:
+      x: samples, shape (N, d). A zero row gives 0.
+      r: even order, at least 2. For independent, centred samples the last factor is positive once d
+        is large against N^{2/r}, up to logarithms.
+
+    Returns: the bound, in the units of `limiting_ntk`.
+    """
+    smallest_squared_norm, cosines = _polar(x)
+    if smallest_squared_norm == 0:
+        return 0.0
+    gershgorin = 1 - (np.abs(_off_diagonal(cosines)) ** r).sum(axis=1).max()
+    return float(2 * hermite_coefficient(r) ** 2 * smallest_squared_norm * max(gershgorin, 0.0))
+
+
+def _polar(x):
+    """min_i ‖x_i‖², and the cosine matrix (None if a sample is 0)."""
+    x = np.asarray(x, dtype=np.float64)
+    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    u = x / norms if norms.all() else None
+    return float(norms.min()) ** 2, None if u is None else u @ u.T
+
+
+def _off_diagonal(cosines):
+    return cosines - np.diag(np.diagonal(cosines))
+
+
+def _hadamard_power_bounds(cosines, n_terms, exact):
+    """Lower bounds on λ_min(C^{∘p}) for p = 0, …, n_terms - 1; they never fall with p."""
+    n_samples = len(cosines)
+    bounds = np.zeros(n_terms)
+    bounds[0] = n_samples == 1
+    size = np.abs(_off_diagonal(cosines))
+    power = np.ones_like(size)
+    for p in range(1, n_terms):
+        power *= size
+        bounds[p] = 1 - power.sum(axis=1).max()
+        if p in exact:
+            # less what the solver may round away: a singular power must not count
+            rounding = n_samples**2 * np.finfo(np.float64).eps
+            bounds[p] = max(bounds[p], smallest_eigenvalue(cosines**p) - rounding)
+        if bounds[p] == 1:  # the rest differs by less than rounding, and would underflow
+            bounds[p:] = 1
+            break
+    return np.maximum.accumulate(bounds)

@@ -1,0 +1,324 @@
+"""How well conditioned is the NTK on someone's own data?
+
+x = ntk_utils.read_data("mine.csv")
+report = ntk_utils.conditioning_report(x)
+report.plot()
+"""
+
+import itertools
+import math
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from jax.typing import ArrayLike
+from jaxtyping import Float
+from matplotlib.axes import Axes
+
+from ntk_utils import _checks, plotting
+from ntk_utils._checks import checked
+from ntk_utils.bounds import diagonal_upper_bound, schur_lower_bound
+from ntk_utils.data import parallel_pairs, separation
+from ntk_utils.experiments import sweep
+from ntk_utils.kernels import empirical_ntk, limiting_ntk
+from ntk_utils.networks import Network, init_params
+from ntk_utils.power_series import limiting_lower_bound
+from ntk_utils.spectra import smallest_eigenvalue
+
+_WIDEST = 16
+"""The search for the wide layer ends at this many neurons a sample."""
+
+
+class DataWarning(UserWarning):
+    """Something about the data that makes the kernel singular, or a column useless.
+
+    Attributes:
+      indices: the columns, or the pairs of rows, that are concerned.
+    """
+
+    def __init__(self, message: str, indices: list):
+        super().__init__(message)
+        self.indices = indices
+
+
+class ConstantColumnWarning(DataWarning):
+    """Columns with one value only; centring makes them 0. `indices` lists them."""
+
+
+class RepeatedRowWarning(DataWarning):
+    """Rows that point the same way: λ_min = 0 at any width. `indices` lists the pairs (i, j)."""
+
+
+def read_data(path, *, columns: Sequence[str] | None = None) -> Float[np.ndarray, "N d"]:
+    """Read a table of numbers from a CSV file: one row a sample, one column a coordinate.
+
+    A first line without any number, or with the numbers 0, 1, …, d-1, is taken as the header. A
+    first column that has no name there holds row numbers, as pandas writes them, and is left out.
+
+    Args:
+      path: the file, a path or an open text file.
+      columns: names of the columns to keep, from the header; by default all. Leave out labels and
+        row numbers: they are no coordinates.
+
+    Returns: the samples, shape (N, d), N >= 2, as they stand in the file.
+
+    Raises:
+      ValueError: an entry is text, missing or infinite (with its row and column, counted from 0
+        after the header); fewer than two rows; an unknown column name.
+      FileNotFoundError: there is no such file.
+    """
+    if not (isinstance(path, str | os.PathLike) or hasattr(path, "read")):
+        raise TypeError(f"path: expected a path or an open file, got {type(path).__name__}")
+    if columns is not None and isinstance(columns, str):
+        raise TypeError(f"columns: expected a sequence of names, got {columns!r}")
+    try:
+        text = pd.read_csv(path, header=None, dtype=str, skipinitialspace=True)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"path: expected a CSV file of numbers, got {str(error).strip()}"
+        ) from error
+    text = _with_header(text)
+    if columns is not None:
+        missing = [name for name in columns if name not in text]
+        if missing:
+            raise ValueError(f"columns: expected names among {list(text)}, got {missing}")
+        text = text[list(columns)]
+    return _numbers(text.reset_index(drop=True))
+
+
+def _with_header(text: pd.DataFrame) -> pd.DataFrame:
+    """Name the columns as the first line does, if it is a header."""
+    names = text.iloc[0]
+    has_row_numbers = pd.isna(names.iloc[0])  # as pandas writes them: in a column without a name
+    numbers = pd.to_numeric(names.iloc[int(has_row_numbers) :], errors="coerce")
+    if numbers.notna().any() and (numbers != np.arange(len(numbers))).any():
+        return text
+    named = text.iloc[1:].set_axis(names.astype(str).str.strip(), axis="columns")
+    return named.iloc[:, int(has_row_numbers) :]
+
+
+def _numbers(text: pd.DataFrame) -> np.ndarray:
+    x = text.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
+    bad = np.argwhere(~np.isfinite(x))
+    if len(bad):
+        row, column = bad[0]
+        more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        raise ValueError(
+            "path: expected a finite number in every entry, "
+            f"got {text.iat[row, column]!r} in row {row}, column {text.columns[column]}{more}"
+        )
+    if len(x) < 2:
+        raise ValueError(f"path: expected at least two rows of numbers, got {len(x)}")
+    return x
+
+
+@dataclass(frozen=True)
+class ConditioningReport:
+    """What `conditioning_report` finds, in the units of the limiting kernel K^(L).
+
+    Attributes:
+      summary: one row a quantity: what is known without drawing a network, and the answer.
+      table: one row a width of the wide layer, and one for the limit (width inf): medians of
+        lower, lambda_min, upper and share.
+      draws: one row a drawn network: width, seed, lower, lambda_min, upper, share.
+      width: the smallest width at which the kernel is well conditioned, None if none was found.
+    """
+
+    summary: pd.DataFrame
+    table: pd.DataFrame
+    draws: pd.DataFrame
+    width: int | None
+
+    def __str__(self) -> str:
+        table = self.table.to_string(float_format="{:.3g}".format)
+        return f"{self.summary.to_string(header=False)}\n\n{table}"
+
+    def _repr_html_(self) -> str:
+        table = self.table.to_html(float_format="{:.3g}".format)
+        return self.summary.to_html(header=False) + table
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw λ_min between its certificates, against the width of the wide layer.
+
+        Args:
+          ax: axes to draw on; new ones by default.
+        """
+        if ax is None:
+            _, ax = plt.subplots(figsize=(7.5, 3.4), layout="constrained")
+        finite = self.table.iloc[:-1]
+        widths = finite.index.to_numpy()
+        rounding = 1e-12 * self.table.upper.iloc[-1]
+        positive = self.draws[self.draws.lambda_min > rounding]
+        plotting.measured(ax, positive, "width", "lambda_min", label=r"measured $\lambda_{\min}$")
+        plotting.bound(ax, widths, finite.upper.to_numpy(), side="upper", label="smallest $K_{ii}$")
+        certified = finite.lower.where(finite.lower > rounding).to_numpy()
+        if np.isfinite(certified).sum() > 1:
+            plotting.bound(ax, widths, certified, side="lower", label="Schur bound")
+        limit = np.full(len(finite), self.table.lambda_min.iloc[-1])
+        plotting.limit(ax, widths, limit, label="infinite width")
+        if self.width is not None:
+            ax.axvline(self.width, color="grey", linewidth=0.8, label="well conditioned from here")
+        plotting.log_log(ax, list(widths)).set(
+            xlabel="width of the wide layer", ylabel=r"eigenvalue, in units of $K^{(L)}$"
+        )
+        ax.legend(loc="upper left", bbox_to_anchor=(1, 1))  # beside the axes: it covers no data
+        return ax
+
+
+def _scaling(name: str, value) -> str:
+    if value not in ("sphere", "none"):
+        raise ValueError(f"{name}: expected 'sphere' or 'none', got {value!r}")
+    return value
+
+
+@checked(x=_checks.samples, scale=_scaling)
+def conditioning_report(
+    x: Float[ArrayLike, "N d"],
+    widths: Sequence[int] | None = None,
+    *,
+    scale: str = "sphere",
+    seeds: Iterable[int] = range(3),
+) -> ConditioningReport:
+    """Report how well conditioned the NTK is on these samples, and which width makes it so.
+
+    Networks are drawn with weights of variance 1, and K̄ is multiplied by ∏_{l=1}^{L-1} 2/n_l: the
+    units in which it tends to K^(L), whose diagonal is L ‖x_i‖². The *share* of a kernel is
+    λ_min / mean_i K_ii, between 0 and 1, the same in any units.
+
+    The widest hidden layer is replaced by layers 2^m times as wide, m negative or positive, from
+    the first network with as many weights as samples (below it λ_min = 0); the other widths stay. K̄
+    is called well conditioned when the median of its share over the seeds is at least half of the
+    limit's share. The search ends at the first such width, not before the given one, and at 16 N
+    neurons in any case: narrow other layers may keep K̄ away from the limit at any width. If rows
+    are repeated, the given network alone is drawn.
+
+    N = 500 takes seconds; the time grows as N³.
+
+    Args:
+      x: at least two samples, shape (N, d).
+      widths: (d, n_1, …, n_{L-1}, 1), at least one hidden layer; by default (d, N, 1).
+      scale: "sphere" subtracts the mean of each column and scales each row to norm √d, as `digits`
+        is scaled; "none" takes the rows as they are. Columns are not standardised.
+      seeds: of the drawn networks, at least one.
+
+    Returns: tables, the smallest width, and a figure.
+
+    Raises:
+      ValueError, TypeError: fewer than two samples, entries that are not finite, widths that do not
+        start with d or have no hidden layer, a sample that is 0 after scaling, an unknown scale.
+
+    Warns:
+      ConstantColumnWarning: some columns have one value only.
+      RepeatedRowWarning: some rows point the same way, so that λ_min = 0.
+    """
+    x = np.asarray(x, dtype=np.float64)
+    network = Network((x.shape[1], len(x), 1) if widths is None else widths)
+    _checks.fits_width("x", x, network.widths[0])
+    if network.depth < 2:
+        raise ValueError(f"widths: expected at least one hidden layer, got {network.widths}")
+
+    x = _scaled(x, scale)
+    repeated = _repeated_rows(x)
+    limit = _sizes(np.asarray(limiting_ntk(x, depth=network.depth)))
+    limit["lower"] = limiting_lower_bound(x, depth=network.depth)
+    wide = 1 + int(np.argmax(network.widths[1:-1]))
+    asked = network.widths[wide]
+    draws, width = [], None
+    for n in [asked] if repeated else _doublings(network.widths, wide, len(x)):
+        draws.append(_draw(x, (*network.widths[:wide], n, *network.widths[wide + 1 :]), n, seeds))
+        if width is None and not repeated and draws[-1].share.median() >= limit["share"] / 2:
+            width = n
+        if width is not None and n >= asked:
+            break
+
+    draws = pd.concat(draws, ignore_index=True)
+    at_infinity = pd.DataFrame(limit, index=[np.inf])
+    table = pd.concat([draws.groupby("width").median().drop(columns="seed"), at_infinity])
+    table = table.rename_axis("width")[["lower", "lambda_min", "upper", "share"]]
+    return ConditioningReport(_summary(x, network, limit, width), table, draws, width)
+
+
+def _scaled(x: np.ndarray, scale: str) -> np.ndarray:
+    """The samples as `scale` asks; warns of constant columns, raises if a sample is 0."""
+    constant = np.flatnonzero(np.ptp(x, axis=0) == 0).tolist()
+    if constant:
+        message = f"x: columns {_listed(constant)} have one value only"
+        warnings.warn(ConstantColumnWarning(message, constant), stacklevel=4)
+    if scale == "sphere":
+        x = x - x.mean(axis=0)
+        x[:, constant] = 0.0  # not the rounding of the mean
+    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    if not norms.all():
+        at_zero = np.flatnonzero(norms == 0).tolist()
+        raise ValueError(
+            f"x: expected samples other than 0 (after scaling), got zero rows {_listed(at_zero)}"
+        )
+    return x * math.sqrt(x.shape[1]) / norms if scale == "sphere" else x
+
+
+def _repeated_rows(x: np.ndarray) -> list[tuple[int, int]]:
+    pairs = parallel_pairs(x)
+    if pairs:
+        message = f"x: rows {_listed(pairs)} point the same way, so the smallest eigenvalue is 0"
+        warnings.warn(RepeatedRowWarning(message, pairs), stacklevel=4)
+    return pairs
+
+
+def _listed(items: list, at_most: int = 10) -> str:
+    more = f" and {len(items) - at_most} more" if len(items) > at_most else ""
+    return f"{', '.join(map(str, items[:at_most]))}{more}"
+
+
+def _doublings(widths: tuple[int, ...], wide: int, n_samples: int) -> Iterator[int]:
+    """Widths of layer `wide`, 2^m times the given one, from N weights in all to 16 N neurons."""
+    outside = sum(
+        n * n_next
+        for i, (n, n_next) in enumerate(itertools.pairwise(widths))
+        if i not in (wide - 1, wide)
+    )
+    smallest = (n_samples - outside) / (widths[wide - 1] + widths[wide + 1])
+    m = 0
+    while widths[wide] * 2.0 ** (m - 1) >= max(smallest, 1):
+        m -= 1
+    while m <= 0 or widths[wide] * 2**m <= _WIDEST * n_samples:
+        yield math.ceil(widths[wide] * 2.0**m)
+        m += 1
+
+
+def _draw(x, widths, n, seeds) -> pd.DataFrame:
+    network = Network(widths, (1.0,) * (len(widths) - 1))
+    unit = math.prod(2 / n_l for n_l in widths[1:-1])
+
+    def measure(width, key):  # noqa: ARG001  (the width enters the key)
+        params = init_params(network, key)
+        # without a layer of full rank the bound is 0, and not worth a compilation
+        lower = schur_lower_bound(params, x) if max(widths[:-1]) >= len(x) else 0.0
+        return {"lower": unit * lower, **_sizes(unit * np.asarray(empirical_ntk(params, x)))}
+
+    return sweep(measure, {"width": [n]}, seeds, progress=False)
+
+
+def _sizes(k: np.ndarray) -> dict[str, float]:
+    lambda_min = smallest_eigenvalue(k)
+    diagonal = float(np.diagonal(k).mean())
+    share = lambda_min / diagonal if diagonal > 0 else 0.0  # every neuron of a narrow layer is off
+    return {"lambda_min": lambda_min, "upper": diagonal_upper_bound(k), "share": share}
+
+
+def _summary(x, network, limit, width) -> pd.DataFrame:
+    values = {
+        "samples N": len(x),
+        "dimension d": x.shape[1],
+        "separation": float(f"{separation(x):.3g}"),
+        "limiting kernel: certified lower bound": float(f"{limit['lower']:.3g}"),
+        "limiting kernel: λ_min": float(f"{limit['lambda_min']:.3g}"),
+        "limiting kernel: upper bound L min‖x‖²": float(f"{limit['upper']:.3g}"),
+        "limiting kernel: λ_min / mean diagonal": float(f"{limit['share']:.3g}"),
+        "network": str(network.widths),
+        "smallest well conditioned width": "none found" if width is None else width,
+    }
+    return pd.DataFrame({"value": pd.Series(values, dtype=object)})

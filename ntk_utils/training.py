@@ -1,0 +1,238 @@
+"""Fitting labels: Gauss–Newton through the N × N kernel, and gradient descent.
+
+Both minimise ½ Σ_i (f(x_i) - y_i)² over all weights of a ReLU network of `networks`. If K̄ = J Jᵀ is
+positive definite, J Jᵀ δ = r can be solved for every residual r: this is the step from λ_min > 0 to
+a network that fits any labels.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jax.scipy.linalg
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from ntk_utils import _checks
+from ntk_utils._checks import checked
+from ntk_utils.data import parallel_pairs
+from ntk_utils.kernels import empirical_ntk
+from ntk_utils.networks import Params, features
+from ntk_utils.spectra import spectrum
+
+_CHUNK = 200
+"""Steps of gradient descent that one compiled call makes."""
+
+
+def _labels(name: str, value) -> np.ndarray:
+    return np.asarray(_checks._real_array(name, value, 1))
+
+
+class Fit(NamedTuple):
+    """What training returns: the weights, and two numbers for each state on the way to them."""
+
+    params: tuple[Float[Array, "_ _"], ...]
+    """(W_1, …, W_L) after the last step"""
+    losses: Float[np.ndarray, " states"]
+    """½ Σ_i (f(x_i) - y_i)², first at the given weights, then after each step"""
+    errors: Float[np.ndarray, " states"]
+    """max_i |f(x_i) - y_i|, likewise: the ε to which the labels are fitted"""
+
+
+@checked(x=_checks.inputs, y=_labels)
+def contradictions(x: Float[ArrayLike, "N d"], y: Float[ArrayLike, " N"]) -> list[tuple[int, int]]:
+    """Return the pairs of samples whose labels no ReLU network without biases can both fit.
+
+    Such a network is positively homogeneous, f(c x) = c f(x) for c >= 0. So a repeated sample asks
+    for a repeated label, and more generally x_j = c x_i asks for y_j = c y_i. Samples are taken as
+    parallel when their directions differ by at most 1e-12, labels as equal to 1e-9 of the larger.
+
+    Args:
+      x: samples, shape (N, d).
+      y: labels, shape (N,).
+
+    Returns: the pairs (i, j), i < j, in order; (i, i) for a sample 0 with a label other than 0.
+
+    Raises:
+      ValueError: x and y are not of the same length.
+    """
+    _same_length(x, y)
+    norms = np.linalg.norm(x, axis=1)
+    at_zero = [(int(i), int(i)) for i in np.flatnonzero((norms == 0) & (y != 0))]
+    unlike = [
+        (i, j)
+        for i, j in parallel_pairs(x)
+        if not np.isclose(y[i] * norms[j], y[j] * norms[i], rtol=1e-9, atol=0)
+    ]
+    return sorted(at_zero + unlike)
+
+
+@checked(
+    params=_checks.weights,
+    x=_checks.inputs,
+    y=_labels,
+    steps=_checks.positive_integer,
+    tolerance=_checks.positive_number,
+)
+def gauss_newton(
+    params: Params,
+    x: Float[ArrayLike, "N d"],
+    y: Float[ArrayLike, " N"],
+    *,
+    steps: int = 100,
+    tolerance: float = 1e-9,
+) -> Fit:
+    """Fit the labels to max_i |f(x_i) - y_i| <= tolerance by damped Gauss–Newton steps.
+
+        θ ← θ - Jᵀ (K̄ + ρ I)^{-1} r,   r = f(X) - y,   K̄ = J Jᵀ
+
+    With ρ = 0 this is the smallest step that makes the linearised network fit exactly; with ρ > 0
+    it is Levenberg's, (JᵀJ + ρ I)^{-1} Jᵀ r. No Jacobian is formed: the cost of a step is that of K̄
+    and of its N × N Cholesky factor. ρ starts at 1e-3 of the mean of K̄'s diagonal, falls tenfold
+    after a step that lowers the loss, and rises tenfold after one that does not and is therefore
+    not taken. So the loss never increases. The search ends early when no step lowers the loss
+    even at ρ = 1e12 of that mean.
+
+    Whether the tolerance was reached is for the caller to see, in `errors[-1]`: a network with
+    fewer weights than samples, or an unlucky start, ends with a larger error.
+
+    Args:
+      params: (W_1, …, W_L), the weights to start from.
+      x: samples, shape (N, d).
+      y: labels, shape (N,), real or integer.
+      steps: the largest number of steps, those not taken included.
+      tolerance: the error ε at which to stop.
+
+    Raises:
+      ValueError: the labels contradict each other, with the pairs of `contradictions`; x and y of
+        different lengths; weights that do not fit together or do not fit x.
+    """
+    _same_length(x, y)
+    if pairs := contradictions(x, y):
+        raise ValueError(
+            "y: expected labels that a ReLU network can fit, "
+            f"got contradictory ones for the parallel samples {_shown(pairs)}"
+        )
+    params, x, y = _in_double(params, x, y)
+    states = [tuple(map(float, _loss_and_error(params, x, y)))]
+    damping = 1e-3
+    for _ in range(steps):
+        if states[-1][1] <= tolerance or damping > 1e12:
+            break
+        trial, loss, error = _levenberg_step(params, x, y, damping)
+        lower = float(loss) < states[-1][0]  # False for nan, from a failed Cholesky factorisation
+        params = trial if lower else params
+        states.append((float(loss), float(error)) if lower else states[-1])
+        damping = max(damping / 10, 1e-15) if lower else damping * 10
+    return Fit(params, *np.array(states).T)
+
+
+@checked(
+    params=_checks.weights,
+    x=_checks.inputs,
+    y=_labels,
+    steps=_checks.positive_integer,
+    tolerance=_checks.positive_number,
+)
+def gradient_descent(
+    params: Params,
+    x: Float[ArrayLike, "N d"],
+    y: Float[ArrayLike, " N"],
+    *,
+    steps: int = 1000,
+    step_size: float | None = None,
+    tolerance: float = 1e-9,
+) -> Fit:
+    """Minimise the loss by full-batch gradient descent, θ ← θ - η Jᵀ r, r = f(X) - y.
+
+    The linearised network has r ← (I - η K̄) r: it converges for η < 2/λ_max, and with η = 1/λ_max
+    the error falls by at least 1 - λ_min/λ_max a step. Contradictory labels are no error here: the
+    loss then stays above (y_i - y_j)²/4 for each repeated sample x_i = x_j.
+
+    Args:
+      params: (W_1, …, W_L), the weights to start from.
+      x: samples, shape (N, d).
+      y: labels, shape (N,), real or integer.
+      steps: the largest number of steps.
+      step_size: η; by default 1/λ_max(K̄) of the weights to start from.
+      tolerance: the error max_i |f(x_i) - y_i| at which to stop.
+
+    Raises:
+      ValueError: x and y of different lengths, weights that do not fit together or do not fit x, a
+        step size that is not positive, or one at which the loss overflows.
+    """
+    _same_length(x, y)
+    params, x, y = _in_double(params, x, y)
+    if step_size is None:
+        step_size = 1 / float(spectrum(empirical_ntk(params, x))[-1])
+    step_size = _checks.positive_number("step_size", step_size)
+
+    states = np.zeros((0, 2))
+    while len(states) < steps and not (states[-1:, 1] <= tolerance).any():
+        # steps of size 0 fill the last call up: one compilation serves any number of steps
+        sizes = np.where(np.arange(_CHUNK) < steps - len(states), step_size, 0.0)
+        params, chunk = _descend(params, x, y, sizes, tolerance)
+        states = np.concatenate([states, chunk])
+    taken = int((states[:steps, 1] > tolerance).sum())
+    last = np.array([_loss_and_error(params, x, y)])
+    losses, errors = np.concatenate([states[:taken], last]).T
+    if not np.isfinite(losses).all():
+        raise ValueError(
+            f"step_size: expected one at which gradient descent is stable, got {step_size:.3g}"
+        )
+    return Fit(params, losses, errors)
+
+
+def _same_length(x, y) -> None:
+    if len(y) != len(x):
+        raise ValueError(f"y: expected {len(x)} labels, one a sample, got {len(y)}")
+
+
+def _shown(pairs, at_most: int = 10) -> str:
+    more = f" and {len(pairs) - at_most} more" if len(pairs) > at_most else ""
+    return f"{', '.join(map(str, pairs[:at_most]))}{more}"
+
+
+def _in_double(params, x, y):
+    return jax.tree.map(lambda a: jnp.asarray(a, dtype=jnp.float64), (tuple(params), x, y))
+
+
+def _residual(params, x, y):
+    return (features(params, x)[-1] @ params[-1])[:, 0] - y
+
+
+def _size(r):
+    return r @ r / 2, jnp.abs(r).max()
+
+
+@jax.jit
+def _loss_and_error(params, x, y):
+    return _size(_residual(params, x, y))
+
+
+@jax.jit
+def _levenberg_step(params, x, y, damping):
+    r, pull_back = jax.vjp(lambda p: _residual(p, x, y), params)
+    k = empirical_ntk(params, x)
+    shift = damping * jnp.trace(k) / len(k)
+    factor = jax.scipy.linalg.cho_factor(k + shift * jnp.eye(len(k)))
+    (step,) = pull_back(jax.scipy.linalg.cho_solve(factor, r))
+    trial = jax.tree.map(jnp.subtract, params, step)
+    return trial, *_size(_residual(trial, x, y))
+
+
+@jax.jit
+def _descend(params, x, y, step_sizes, tolerance):
+    """One step for each step size, none once the error is within the tolerance.
+
+    Returns the weights after the steps, and loss and error before each of them.
+    """
+
+    def one_step(params, step_size):
+        r, pull_back = jax.vjp(lambda p: _residual(p, x, y), params)
+        loss, error = _size(r)
+        (gradient,) = pull_back(jnp.where(error > tolerance, step_size, 0.0) * r)
+        return jax.tree.map(jnp.subtract, params, gradient), jnp.stack([loss, error])
+
+    return jax.lax.scan(one_step, params, step_sizes)

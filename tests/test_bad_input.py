@@ -1,0 +1,531 @@
+"""What every public function refuses, and that its error names the argument, what was expected and
+what came."""
+
+import dataclasses
+import io
+import re
+
+import jax
+import jaxtyping
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+import ntk_utils
+from ntk_utils import Network
+
+NAN = float("nan")
+KEY = jax.random.key(0)
+NETWORK = Network((3, 8, 1))
+W = (np.ones((3, 2)), np.ones((2, 1)))
+X = np.arange(12.0).reshape(4, 3)
+Y = np.arange(4.0)
+X_APART = np.eye(3)
+X_ZERO = np.vstack([X_APART, np.zeros(3)])
+X_NAN, X_INF = X.copy(), X.copy()
+X_NAN[1, 2], X_INF[0, 0] = NAN, np.inf
+K = np.eye(3)
+TABLE = pd.DataFrame(
+    {"seed": [0, 0, 1, 1], "n": [1, 2, 1, 2], "y": [1.0, 2.0, 1.0, 4.0], "zero": [0.0, 1, 2, 3]}
+)
+AX = Figure().subplots()
+
+
+def measure(key, **_):
+    return jax.random.uniform(key)
+
+
+@dataclasses.dataclass
+class Bad:
+    """A call that must raise `error`, "argument: expected …, got …", the last two as given."""
+
+    error: type[Exception]
+    argument: str
+    expected: str
+    got: str
+    args: tuple
+    kwargs: dict
+
+
+def bad(error, argument, expected, got, *args, **kwargs):
+    return Bad(error, argument, expected, got, args, kwargs)
+
+
+def bad_samples(*before, at_least_two=False, **after):
+    """What every function of samples x refuses, x after the given arguments."""
+    calls = [
+        (ValueError, "rank 2", "(3,)", X[0]),
+        (ValueError, "rank 2", "()", 1.0),
+        (ValueError, "rank 2", "(1, 4, 3)", X[None]),
+        (ValueError, "at least one row", "(0, 3)", X[:0]),
+        (ValueError, "at least one row and one column", "(4, 0)", X[:, :0]),
+        (ValueError, "finite", "1 nan or inf", X_NAN),
+        (ValueError, "finite", "1 nan or inf", X_INF),
+        (ValueError, "rectangular", "different lengths", [[1.0, 2.0, 3.0], [1.0]]),
+        (TypeError, "real numbers", "complex128", X * 1j),
+        (TypeError, "real numbers", "<U1", np.array([["a", "b", "c"]])),
+        (TypeError, "real numbers", "bool", X > 0),
+        (TypeError, "array", "str", "x"),
+        (TypeError, "array", "NoneType", None),
+        (TypeError, "array", "DataFrame", TABLE),
+    ]
+    if at_least_two:
+        calls.append((ValueError, "two samples", "(1, 3)", X[:1]))
+    return [
+        bad(error, "x", expected, got, *before, x, **after) for error, expected, got, x in calls
+    ]
+
+
+def bad_weights(*after):
+    """What every function of weights refuses, the weights before the given arguments."""
+    w_1, w_2 = W
+    calls = [
+        (TypeError, "params", "non-empty tuple", "tuple", ()),
+        (TypeError, "params", "tuple of weight matrices", "ndarray", w_1),
+        (TypeError, "params", "tuple of weight matrices", "dict", {"w": w_1}),
+        (TypeError, "params[1]", "array", "str", (w_1, "w")),
+        (ValueError, "params[1]", "rank 2", "(2,)", (w_1, w_2[:, 0])),
+        (ValueError, "params[0]", "at least one", "(0, 2)", (w_1[:0], w_2)),
+        (ValueError, "params[0]", "finite", "6 nan or inf", (w_1 * NAN, w_2)),
+        (ValueError, "params", "params[1] to have as many rows", "(3, 2) and (3, 4)", (w_1, X.T)),
+        (ValueError, "params", "1 column", "(3, 2)", (w_1,)),
+    ]
+    return [
+        bad(error, argument, expected, got, params, *after)
+        for error, argument, expected, got, params in calls
+    ]
+
+
+def bad_weights_or_samples():
+    wrong_width = bad(ValueError, "x", "3 columns", "(4, 2)", W, X[:, :2])
+    return [*bad_weights(X), *bad_samples(W), wrong_width]
+
+
+def bad_labels(*before):
+    """What every function of labels y refuses, y after the given arguments."""
+    y_nan = np.where(np.arange(4) == 2, NAN, Y)
+    calls = [
+        (ValueError, "rank 1", "(4, 1)", Y[:, None]),
+        (ValueError, "4 labels", "3", Y[:3]),
+        (ValueError, "finite", "1 nan or inf", y_nan),
+        (TypeError, "real numbers", "<U1", np.array(list("abcd"))),
+        (TypeError, "array", "NoneType", None),
+    ]
+    return [bad(error, "y", expected, got, *before, y) for error, expected, got, y in calls]
+
+
+def bad_training():
+    """What both optimisers refuse."""
+    return [
+        *bad_weights(X, Y),
+        *bad_samples(W, y=Y),
+        *bad_labels(W, X),
+        bad(ValueError, "steps", "integer >= 1", "0", W, X, Y, steps=0),
+        bad(TypeError, "steps", "integer", "1.5", W, X, Y, steps=1.5),
+        bad(ValueError, "tolerance", "> 0", "0.0", W, X, Y, tolerance=0.0),
+        bad(TypeError, "tolerance", "real number", "None", W, X, Y, tolerance=None),
+    ]
+
+
+def bad_kernels():
+    asymmetric = np.array([[1.0, 2.0], [2.5, 1.0]])
+    return [
+        *bad_matrices("k"),
+        bad(ValueError, "k", "square", "(4, 3)", X),
+        bad(ValueError, "k", "symmetric", "0.5", asymmetric),
+    ]
+
+
+def bad_matrices(name):
+    calls = [
+        (ValueError, "rank 2", "(3,)", K[0]),
+        (ValueError, "at least one", "(0, 0)", K[:0, :0]),
+        (ValueError, "finite", "9 nan or inf", K * NAN),
+        (TypeError, "float64", "float32", K.astype(np.float32)),
+        (TypeError, "float64", "float16", K.astype(np.float16)),
+        (TypeError, "float64", "float32", jax.numpy.eye(3, dtype="float32")),
+        (TypeError, "real numbers", "complex128", K * 1j),
+        (TypeError, "array", "str", "k"),
+        (TypeError, "array", "NoneType", None),
+    ]
+    return [bad(error, name, expected, got, k) for error, expected, got, k in calls]
+
+
+def bad_layers(*args):
+    """What every function of a hidden layer k refuses, k after the given arguments; L = 2."""
+    return [
+        bad(ValueError, "k", "integer >= 1", "0", *args, 0),
+        bad(ValueError, "k", "hidden layer", "2", *args, 2),
+        bad(TypeError, "k", "integer", "1.0", *args, 1.0),
+        bad(TypeError, "k", "integer", "True", *args, True),
+    ]
+
+
+def bad_networks_or_features():
+    return [
+        *bad_networks(X, 1),
+        bad(ValueError, "f", "3 columns, the width of layer 0", "(4, 2)", NETWORK, X[:, :2], 1),
+        bad(ValueError, "f", "finite", "1 nan or inf", NETWORK, X_NAN, 1),
+        *bad_layers(NETWORK, X),
+    ]
+
+
+def bad_weights_samples_or_layers():
+    wrong_width = bad(ValueError, "x", "3 columns", "(4, 2)", W, X[:, :2], 1)
+    samples = [dataclasses.replace(call, args=(*call.args, 1)) for call in bad_samples(W)]
+    return [*bad_weights(X, 1), *samples, wrong_width, *bad_layers(W, X)]
+
+
+def bad_sizes():
+    """What the samplers refuse of (key, n, d)."""
+    return [
+        *bad_keys(lambda key: (key, 4, 3)),
+        bad(ValueError, "n", "integer >= 1", "0", KEY, 0, 3),
+        bad(ValueError, "d", "integer >= 1", "-2", KEY, 4, -2),
+        bad(TypeError, "n", "integer", "4.0", KEY, 4.0, 3),
+        bad(TypeError, "d", "integer", "True", KEY, 4, True),
+        bad(TypeError, "d", "integer", "'3'", KEY, 4, "3"),
+    ]
+
+
+def bad_keys(args):
+    return [
+        bad(TypeError, "key", "one random key", "0", *args(0)),
+        bad(TypeError, "key", "one random key", "None", *args(None)),
+        bad(TypeError, "key", "one random key", "of shape (2,)", *args(jax.random.split(KEY))),
+        bad(TypeError, "key", "one random key", "float64 of shape ()", *args(jax.numpy.ones(()))),
+    ]
+
+
+def bad_networks(*after):
+    return [
+        bad(TypeError, "network", "Network", "tuple", (3, 8, 1), *after),
+        bad(TypeError, "network", "Network", "NoneType", None, *after),
+    ]
+
+
+def bad_networks_or_samples():
+    wrong_width = bad(ValueError, "x", "3 columns", "(4, 2)", NETWORK, X[:, :2])
+    return [*bad_networks(X), *bad_samples(NETWORK), wrong_width]
+
+
+BAD_CALLS = {
+    "Network": [
+        bad(TypeError, "widths", "sequence", "'341'", "341"),
+        bad(TypeError, "widths", "sequence", "3", 3),
+        bad(ValueError, "widths", "scalar output last", "()", ()),
+        bad(ValueError, "widths", "scalar output last", "(1,)", (1,)),
+        bad(ValueError, "widths", "scalar output last", "(3, 4, 2)", (3, 4, 2)),
+        bad(ValueError, "widths[1]", "integer >= 1", "0", (3, 0, 1)),
+        bad(ValueError, "widths[0]", "integer >= 1", "-3", (-3, 4, 1)),
+        bad(TypeError, "widths[1]", "integer", "4.5", (3, 4.5, 1)),
+        bad(TypeError, "widths[2]", "integer", "True", (3, 4, True)),
+        bad(ValueError, "init", '"lecun", "he" or 2 numbers', "'xavier'", (3, 4, 1), "xavier"),
+        bad(TypeError, "init", '"lecun", "he" or 2 numbers', "0.5", (3, 4, 1), 0.5),
+        bad(ValueError, "init", "2 numbers", "got 1", (3, 4, 1), (0.5,)),
+        bad(ValueError, "init", "2 numbers", "got 3", (3, 4, 1), (0.5, 0.5, 0.5)),
+        bad(ValueError, "init[1]", "> 0", "0.0", (3, 4, 1), (0.5, 0.0)),
+        bad(ValueError, "init[0]", "> 0", "-1.0", (3, 4, 1), (-1.0, 0.5)),
+        bad(ValueError, "init[0]", "finite", "nan", (3, 4, 1), (NAN, 0.5)),
+        bad(ValueError, "init[1]", "finite", "inf", (3, 4, 1), (0.5, np.inf)),
+        bad(TypeError, "init[0]", "real number", "'he'", (3, 4, 1), ("he", "he")),
+    ],
+    "init_params": [*bad_networks(KEY), *bad_keys(lambda key: (NETWORK, key))],
+    "apply": bad_weights_or_samples(),
+    "feature_matrices": bad_weights_or_samples(),
+    "backward_matrices": bad_weights_or_samples(),
+    "as_stax": bad_networks(),
+    "empirical_ntk": bad_weights_or_samples(),
+    "layer_ntks": bad_weights_or_samples(),
+    "limiting_ntk": [
+        *bad_samples(depth=2),
+        bad(ValueError, "depth", "integer >= 1", "0", X, depth=0),
+        bad(ValueError, "depth", "integer >= 1", "-1", X, depth=-1),
+        bad(TypeError, "depth", "integer", "2.0", X, depth=2.0),
+    ],
+    "empirical_ntk_fn": [
+        bad(TypeError, "apply_fn", "function", "tuple", W),
+        bad(
+            ValueError,
+            "implementation",
+            "JACOBIAN_CONTRACTION",
+            "'FASTEST'",
+            measure,
+            implementation="FASTEST",
+        ),
+    ],
+    "smallest_eigenvalue": bad_kernels(),
+    "spectrum": bad_kernels(),
+    "conditioning": bad_kernels(),
+    "smallest_singular_value": bad_matrices("f"),
+    "hermite_coefficient": [
+        bad(ValueError, "r", "integer >= 0", "-1", -1),
+        bad(TypeError, "r", "integer", "2.0", 2.0),
+        bad(TypeError, "r", "integer", "True", True),
+        bad(TypeError, "r", "integer", "'2'", "2"),
+    ],
+    "schur_terms": bad_weights_or_samples(),
+    "schur_lower_bound": bad_weights_or_samples(),
+    "diagonal_upper_bound": bad_kernels(),
+    "mean_kernel_diagonal": bad_networks_or_samples(),
+    "mean_layer_diagonals": bad_networks_or_samples(),
+    "nguyen21_lambda_min_upper": bad_networks(),
+    "nguyen21_lambda_min_lower": [
+        *bad_networks_or_samples(),
+        bad(ValueError, "r", "even", "3", NETWORK, X, r=3),
+        bad(ValueError, "r", "integer >= 2", "0", NETWORK, X, r=0),
+        bad(TypeError, "r", "integer", "2.0", NETWORK, X, r=2.0),
+    ],
+    "limiting_power_series": [
+        bad(ValueError, "depth", "integer >= 1", "0", 0, 10),
+        bad(TypeError, "depth", "integer", "2.0", 2.0, 10),
+        bad(ValueError, "n_terms", "integer >= 1", "0", 3, 0),
+        bad(TypeError, "n_terms", "integer", "True", 3, True),
+    ],
+    "limiting_lower_bound": [
+        *bad_samples(depth=2),
+        bad(ValueError, "depth", "integer >= 1", "0", X, depth=0),
+        bad(TypeError, "depth", "integer", "2.0", X, depth=2.0),
+        bad(ValueError, "n_terms", "integer >= 1", "-5", X, depth=2, n_terms=-5),
+        bad(ValueError, "exact_orders", "integer >= 0", "-1", X, depth=2, exact_orders=-1),
+        bad(TypeError, "exact_orders", "integer", "(1, 2)", X, depth=2, exact_orders=(1, 2)),
+    ],
+    "nguyen21_limiting_lower": [
+        *bad_samples(r=2),
+        bad(ValueError, "r", "even", "3", X, r=3),
+        bad(ValueError, "r", "integer >= 2", "0", X, r=0),
+        bad(TypeError, "r", "integer", "2.0", X, r=2.0),
+    ],
+    "nguyen21_feature_sigma_min_squared": [*bad_networks(1), *bad_layers(NETWORK)],
+    "nguyen21_lipschitz_squared_upper": [*bad_networks(1), *bad_layers(NETWORK)],
+    "mean_feature_norms_squared": [
+        *bad_networks(X, 1),
+        bad(ValueError, "x", "3 columns", "(4, 2)", NETWORK, X[:, :2], 1),
+        bad(ValueError, "x", "finite", "1 nan or inf", NETWORK, X_NAN, 1),
+        *bad_layers(NETWORK, X),
+    ],
+    "mean_feature_gram": bad_networks_or_features(),
+    "mean_feature_gram_lower_bound": bad_networks_or_features(),
+    "khatri_rao_power": [
+        *(dataclasses.replace(call, args=(*call.args, 2)) for call in bad_samples()),
+        bad(ValueError, "r", "integer >= 1", "0", X, 0),
+        bad(TypeError, "r", "integer", "2.0", X, 2.0),
+        bad(ValueError, "r", "at most 10000000 columns", "3^15", X, 15),
+    ],
+    "lipschitz_product_squared": [*bad_weights(1), *bad_layers(W)],
+    "feature_jacobian_norms_squared": bad_weights_samples_or_layers(),
+    "ascend_jacobian_norms": [
+        *bad_weights_samples_or_layers(),
+        bad(ValueError, "steps", "integer >= 1", "0", W, X, 1, steps=0),
+        bad(ValueError, "softness", "> 0", "0.0", W, X, 1, softness=0.0),
+        bad(TypeError, "softness", "real number", "'soft'", W, X, 1, softness="soft"),
+    ],
+    "uniform_sphere": bad_sizes(),
+    "gaussian": bad_sizes(),
+    "digits": [
+        bad(ValueError, "n", "integer >= 1", "0", 0),
+        bad(ValueError, "n", "at most 1797", "1798", 1798),
+        bad(TypeError, "n", "integer", "10.0", 10.0),
+    ],
+    "digit_labels": [
+        bad(ValueError, "n", "integer >= 1", "0", 0),
+        bad(ValueError, "n", "at most 1797", "1798", 1798),
+        bad(TypeError, "n", "integer", "10.0", 10.0),
+    ],
+    "scaling": bad_samples(at_least_two=True),
+    "separation": [
+        *bad_samples(at_least_two=True),
+        bad(ValueError, "x", "samples other than 0", "zero rows [1]", X * [[1], [0], [1], [1]]),
+    ],
+    "contradictions": [*bad_samples(y=Y), *bad_labels(X)],
+    "gauss_newton": bad_training(),
+    "gradient_descent": [
+        *bad_training(),
+        bad(ValueError, "step_size", "> 0", "0.0", W, X, Y, step_size=0.0),
+        bad(ValueError, "step_size", "> 0", "-1.0", W, X, Y, step_size=-1.0),
+        bad(TypeError, "step_size", "real number", "'large'", W, X, Y, step_size="large"),
+    ],
+    "read_data": [
+        bad(TypeError, "path", "path or an open file", "int", 3),
+        bad(TypeError, "path", "path or an open file", "NoneType", None),
+        bad(ValueError, "path", "finite number", "'b'", io.StringIO("1,2\n3,b\n")),
+        bad(ValueError, "path", "two rows", "1", io.StringIO("1,2\n")),
+        bad(ValueError, "columns", "names", "['d']", io.StringIO("a,b\n1,2\n"), columns=["d"]),
+        bad(TypeError, "columns", "sequence of names", "'a'", io.StringIO("a\n1\n"), columns="a"),
+    ],
+    "conditioning_report": [
+        *bad_samples(at_least_two=True),
+        bad(ValueError, "scale", "'sphere' or 'none'", "'unit'", X, scale="unit"),
+        bad(ValueError, "widths", "at least one hidden layer", "(3, 1)", X, (3, 1)),
+        bad(ValueError, "widths", "scalar output last", "(3, 8)", X, (3, 8)),
+        bad(TypeError, "widths", "sequence", "8", X, 8),
+        bad(ValueError, "x", "2 columns", "(4, 3)", X, (2, 8, 1)),
+        bad(ValueError, "x", "samples other than 0", "zero rows 3", X_ZERO, scale="none"),
+        bad(ValueError, "seeds", "at least one", "none", X_APART, seeds=[]),
+        bad(TypeError, "seeds", "sequence", "3", X_APART, seeds=3),
+    ],
+    "sweep": [
+        bad(TypeError, "measure", "function", "float", 1.0, {"n": [1]}, [0]),
+        bad(ValueError, "grid", "at least one point", "none", measure, {}, [0]),
+        bad(ValueError, "grid", "at least one point", "none", measure, [], [0]),
+        bad(ValueError, "grid", "at least one point", "none", measure, {"n": [], "d": [1]}, [0]),
+        bad(ValueError, "grid", "same names", "['d']", measure, [{"n": 1}, {"d": 1}], [0]),
+        bad(ValueError, "grid", "other names", "['seed']", measure, {"seed": [1]}, [0]),
+        bad(ValueError, "grid", "other names", "['key']", measure, [{"key": 1}], [0]),
+        bad(TypeError, "grid", "sequence", "5", measure, 5, [0]),
+        bad(TypeError, "grid", "map names to values", "5", measure, [5], [0]),
+        bad(TypeError, "grid['n']", "sequence", "5", measure, {"n": 5}, [0]),
+        bad(TypeError, "grid['init']", "sequence", "'he'", measure, {"init": "he"}, [0]),
+        bad(TypeError, "grid", "numbers, strings", "object", measure, {"n": [object()]}, [0]),
+        bad(ValueError, "seeds", "at least one", "none", measure, {"n": [1]}, []),
+        bad(TypeError, "seeds", "sequence", "3", measure, {"n": [1]}, 3),
+        bad(TypeError, "seeds[1]", "integer", "1.5", measure, {"n": [1]}, [0, 1.5]),
+        bad(TypeError, "seeds[0]", "integer", "True", measure, {"n": [1]}, [True]),
+        bad(ValueError, "seeds[0]", "integer >= 0", "-1", measure, {"n": [1]}, [-1]),
+        bad(ValueError, "seeds", "different integers", "[0, 0]", measure, {"n": [1]}, [0, 0]),
+        bad(ValueError, "grid", "different points", "'n': 1", measure, {"n": [1, 1]}, [0]),
+        bad(ValueError, "measure", "names other", "['n']", lambda **_: {"n": 1}, {"n": [1]}, [0]),
+        bad(TypeError, "measure", "numbers", "None", lambda **_: None, {"n": [1]}, [0]),
+        bad(TypeError, "measure", "numbers", "'a'", lambda **_: "a", {"n": [1]}, [0]),
+    ],
+    "fit_exponent": [
+        bad(TypeError, "table", "DataFrame", "dict", {"n": [1]}, "n", "y"),
+        bad(ValueError, "x", "column", "'width'", TABLE, "width", "y"),
+        bad(ValueError, "y", "column", "'value'", TABLE, "n", "value"),
+        bad(ValueError, "table", "column", "'seed'", TABLE[["n", "y"]], "n", "y"),
+        bad(ValueError, "table", "two seeds", "1", TABLE[:2], "n", "y"),
+        bad(ValueError, "x", "two different values", "one", TABLE[::2], "n", "y"),
+        bad(ValueError, "y", "positive", "0.0", TABLE, "n", "zero"),
+        bad(ValueError, "x", "positive", "0.0", TABLE, "zero", "y"),
+        bad(ValueError, "y", "positive", "nan", TABLE.assign(y=NAN), "n", "y"),
+        bad(ValueError, "y", "positive", "inf", TABLE.assign(y=np.inf), "n", "y"),
+        bad(ValueError, "confidence", "between 0 and 1", "95", TABLE, "n", "y", confidence=95),
+        bad(ValueError, "confidence", "> 0", "0.0", TABLE, "n", "y", confidence=0.0),
+        bad(TypeError, "confidence", "number", "'high'", TABLE, "n", "y", confidence="high"),
+        bad(ValueError, "x", "column", "['n']", TABLE, ["n"], "y"),
+        bad(TypeError, "y", "numbers", "str", TABLE.assign(y="a"), "n", "y"),
+    ],
+    "verdict": [
+        bad(TypeError, "claim", "text", "3", 3, predicted=1, measured=1, holds=True),
+        bad(TypeError, "holds", "True or False", "1", "c", predicted=1, measured=1, holds=1),
+        bad(TypeError, "holds", "True or False", "None", "c", predicted=1, measured=1, holds=None),
+        bad(
+            TypeError,
+            "holds",
+            "True or False",
+            "array([ True])",
+            "c",
+            predicted=1,
+            measured=1,
+            holds=np.array([True]),
+        ),
+        bad(
+            TypeError, "source", "text", "4.1", "c", predicted=1, measured=1, holds=True, source=4.1
+        ),
+        bad(
+            TypeError,
+            "predicted",
+            "text or numbers",
+            "None",
+            "c",
+            predicted=None,
+            measured=1,
+            holds=True,
+        ),
+        bad(
+            TypeError,
+            "measured",
+            "text or numbers",
+            "object",
+            "c",
+            predicted=1,
+            measured=object(),
+            holds=True,
+        ),
+    ],
+    "use_style": [
+        bad(ValueError, "context", "notebook", "'cinema'", "cinema"),
+        bad(ValueError, "context", "notebook", "2", 2),
+    ],
+    "plotting.measured": [
+        bad(TypeError, "ax", "matplotlib axes", "NoneType", None, TABLE, "n", "y", label=""),
+        bad(ValueError, "x", "column", "'width'", AX, TABLE, "width", "y", label=""),
+        bad(TypeError, "table", "DataFrame", "int", AX, 3, "n", "y", label=""),
+        bad(ValueError, "y", "column", "'value'", AX, TABLE, "n", "value", label=""),
+    ],
+    "plotting.bound": [
+        bad(TypeError, "ax", "matplotlib axes", "Figure", Figure(), X[0], X[0], side="", label=""),
+        bad(ValueError, "side", "lower", "'left'", AX, X[0], X[0], side="left", label=""),
+    ],
+    "plotting.limit": [
+        bad(TypeError, "ax", "matplotlib axes", "str", "ax", X[0], X[0], label=""),
+    ],
+    "plotting.reference_slope": [
+        bad(TypeError, "ax", "matplotlib axes", "str", "", [1], 1.0, through=(1, 1), label=""),
+        bad(ValueError, "x", "> 0", "0.0", AX, [0, 1], 1.0, through=(1, 1), label=""),
+        bad(ValueError, "x", "at least one", "none", AX, [], 1.0, through=(1, 1), label=""),
+        bad(ValueError, "through[1]", "> 0", "-1.0", AX, [1, 2], 1.0, through=(1, -1), label=""),
+    ],
+    "plotting.log_log": [
+        bad(TypeError, "ax", "matplotlib axes", "str", "ax", [1, 2]),
+        bad(ValueError, "sizes[1]", "> 0", "0.0", AX, [1, 0]),
+    ],
+    "plotting.spectrum": [
+        bad(TypeError, "ax", "matplotlib axes", "list", [AX], X[0], label=""),
+    ],
+}
+
+# made by functions, for users to read or catch: nothing to refuse
+EXEMPT = {
+    "ConditioningReport",
+    "ConstantColumnWarning",
+    "DataWarning",
+    "Exponent",
+    "Fit",
+    "RepeatedRowWarning",
+}
+
+
+def named(name):
+    """The public function of this name, `plotting.bound` as well as `apply`."""
+    place, _, function = name.rpartition(".")
+    return getattr(getattr(ntk_utils, place) if place else ntk_utils, function)
+
+
+@pytest.fixture
+def without_type_checks(monkeypatch):
+    """As users call the functions: outside of these tests the type hints are not checked."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        pytest.param(name, call, id=f"{name}-{call.argument}-{call.got}")
+        for name, calls in BAD_CALLS.items()
+        for call in calls
+    ],
+)
+def test_bad_input_raises_an_error_that_names_it_what_was_expected_and_what_came(name, call):
+    with pytest.raises((ValueError, TypeError)) as raised:
+        named(name)(*call.args, **call.kwargs)
+    assert raised.type is call.error
+    match = re.fullmatch(r"(\S+): expected (.*)[,;]? got (.*)", str(raised.value), re.DOTALL)
+    assert match, f"not of the form 'argument: expected …, got …': {raised.value}"
+    argument, expected, _ = match.groups()
+    assert argument == call.argument
+    assert call.expected in expected
+    assert call.got in str(raised.value)[match.end(2) :]
+
+
+def test_every_public_function_has_bad_input_in_the_table():
+    callables = {name for name in ntk_utils.__all__ if callable(getattr(ntk_utils, name))}
+    of_plotting = {
+        f"plotting.{name}"
+        for name, value in vars(ntk_utils.plotting).items()
+        if getattr(value, "__module__", "") == "ntk_utils.plotting" and not name.startswith("_")
+    }
+    in_the_table = {name for name, calls in BAD_CALLS.items() if calls} | {"plotting.use_style"}
+    assert (callables | of_plotting) - in_the_table == EXEMPT

@@ -1,0 +1,132 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ntk_utils import digit_labels, digits, gaussian, scaling, separation, uniform_sphere
+from ntk_utils.data import parallel_pairs
+
+
+@pytest.mark.parametrize("sample", [uniform_sphere, gaussian])
+def test_samples_are_double_precision_rows_that_the_key_determines(sample, key):
+    x = sample(key, 7, 3)
+    assert x.shape == (7, 3)
+    assert x.dtype == jnp.float64
+    assert (x == sample(key, n=7, d=3)).all()
+    assert (x != sample(jax.random.fold_in(key, 1), 7, 3)).any()
+
+
+@pytest.mark.parametrize("d", [1, 2, 50])
+def test_points_on_the_sphere_have_norm_root_d(d, key):
+    x = uniform_sphere(key, 20, d)
+    np.testing.assert_allclose(np.linalg.norm(x, axis=1), np.sqrt(d), rtol=1e-14)
+
+
+@pytest.mark.parametrize("sample", [uniform_sphere, gaussian])
+def test_samples_are_centred_with_identity_covariance(sample, key):
+    n, d = 20_000, 4
+    x = np.asarray(sample(key, n, d))
+    # entries of x have variance 1, products of two entries at most 2: five standard errors
+    np.testing.assert_allclose(x.mean(axis=0), np.zeros(d), rtol=0, atol=5 / np.sqrt(n))
+    np.testing.assert_allclose(x.T @ x / n, np.eye(d), rtol=0, atol=5 * np.sqrt(2 / n))
+
+
+def test_gaussian_entries_have_the_fourth_moment_of_a_gaussian(key):
+    x = np.asarray(gaussian(key, 20_000, 4))
+    assert abs((x**4).mean() - 3) < 5 * np.sqrt(96 / x.size)
+
+
+@pytest.mark.parametrize("n", [4095, 4096, 4097, 8193])
+def test_no_number_is_drawn_twice_whatever_the_number_of_samples(n):
+    x = gaussian(jax.random.key(0), n, 1)
+    assert len(np.unique(x)) == n
+
+
+def test_digits_lie_on_the_sphere_of_radius_eight():
+    x = digits()
+    assert x.shape == (1797, 64)
+    assert x.dtype == jnp.float64
+    np.testing.assert_allclose(np.linalg.norm(x, axis=1), 8, rtol=1e-14)
+
+
+def test_digits_are_centred_on_average():
+    # of rows of norm 8, each with mean of the order of one in 64 entries
+    assert np.linalg.norm(np.asarray(digits()).mean(axis=0)) < 1
+
+
+def test_fewer_digits_are_the_first_of_all_digits():
+    np.testing.assert_array_equal(digits(10), digits()[:10])
+
+
+def test_digits_are_the_images_of_scikit_learn_up_to_their_mean_and_scale():
+    from sklearn.datasets import load_digits
+
+    images = load_digits().data
+    rows, x = images[:5] - images.mean(axis=0), np.asarray(digits(5))
+    cosines = (rows * x).sum(axis=1) / np.linalg.norm(rows, axis=1) / 8
+    np.testing.assert_allclose(cosines, np.ones(5), rtol=1e-12)
+
+
+def test_labels_are_those_of_scikit_learn_and_name_the_nearest_digits():
+    from sklearn.datasets import load_digits
+
+    labels = digit_labels()
+    np.testing.assert_array_equal(labels, load_digits().target)
+    np.testing.assert_array_equal(digit_labels(10), labels[:10])
+    # row for row: most images are closest to another one of the same digit
+    cosines = np.asarray(digits(500) @ digits(500).T) - 100 * np.eye(500)
+    assert (labels[:500] == labels[cosines.argmax(axis=1)]).mean() > 0.9
+
+
+def test_gaussian_data_fulfil_the_scaling_assumption(key):
+    np.testing.assert_allclose(scaling(gaussian(key, 500, 100)), [1, 1, 1], rtol=0, atol=0.03)
+
+
+def test_scaling_averages_a_known_configuration():
+    # norms 3 and 5 in dimension 4; the mean is (0, 1), each sample at distance 4 from it
+    measured = scaling(np.array([[0.0, -3.0, 0.0, 0.0], [0.0, 5.0, 0.0, 0.0]]))
+    np.testing.assert_allclose(measured, [4 / 2, 17 / 4, 16 / 4], rtol=1e-14)
+    assert measured._fields == ("norm", "squared_norm", "centred_squared_norm")
+
+
+def test_a_constant_that_swamps_the_data_breaks_the_third_assumption_alone(key):
+    spread_out = uniform_sphere(key, 50, 20)
+    shifted = spread_out * 0.05 + 1
+    assert scaling(shifted).norm == pytest.approx(1, abs=0.05)
+    assert scaling(shifted).squared_norm == pytest.approx(1, abs=0.05)
+    assert scaling(shifted).centred_squared_norm < 0.01
+    assert scaling(spread_out).centred_squared_norm == pytest.approx(1, abs=0.05)
+
+
+def test_separation_of_known_directions():
+    # unit vectors at angles 0°, 60° and 100°, of any length: the closest are 40° apart
+    angles = np.deg2rad([0.0, 60.0, 100.0])
+    x = np.array([[1.0], [20.0], [0.3]]) * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    assert separation(x) == pytest.approx(2 * np.sin(np.deg2rad(20)), rel=1e-12)
+
+
+def test_separation_is_the_smallest_over_all_pairs(key):
+    x = np.asarray(gaussian(key, 6, 3))
+    u = x / np.linalg.norm(x, axis=1, keepdims=True)
+    pairs = [(i, j, sign) for i in range(6) for j in range(i) for sign in (1, -1)]
+    closest = min(np.linalg.norm(u[i] + sign * u[j]) for i, j, sign in pairs)
+    assert separation(x) == pytest.approx(closest, rel=1e-12)
+
+
+@pytest.mark.parametrize("factor", [1.0, -1.0, 3.0, -0.2])
+def test_separation_is_zero_for_parallel_points(factor, key):
+    x = gaussian(key, 5, 4)
+    assert separation(x) > 0.05
+    assert separation(x.at[4].set(factor * x[1])) < 1e-15
+
+
+def test_parallel_pairs_are_those_that_point_the_same_way():
+    x = np.array([[1.0, 2.0], [0.0, 0.0], [-1.0, -2.0], [2.0, 4.0], [0.0, 0.0], [1.0, 2.0 + 1e-9]])
+    assert parallel_pairs(x) == [(0, 3)]
+
+
+def test_parallel_pairs_agree_with_a_separation_of_zero(key):
+    x = gaussian(key, 30, 3)
+    assert parallel_pairs(x) == []
+    assert parallel_pairs(x.at[20].set(0.3 * x[7])) == [(7, 20)]
+    assert parallel_pairs(np.zeros((3, 2))) == []

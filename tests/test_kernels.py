@@ -1,0 +1,314 @@
+import itertools
+
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+
+from ntk_utils import (
+    Network,
+    apply,
+    as_stax,
+    empirical_ntk,
+    empirical_ntk_fn,
+    gaussian,
+    init_params,
+    layer_ntks,
+    limiting_ntk,
+    smallest_eigenvalue,
+    uniform_sphere,
+)
+
+# few shapes, because JAX compiles each of them: a linear model, a width of 1, a wide layer
+ARCHITECTURES = [(3, 1), (4, 6, 1), (3, 5, 1, 1), (5, 40, 4, 1), (2, 7, 4, 3, 1)]
+N_SAMPLES = 6
+
+# no shrinking: a failure would compile for minutes
+quick = {"derandomize": True, "deadline": None, "phases": [Phase.explicit, Phase.generate]}
+often = settings(max_examples=40, **quick)
+rarely = settings(max_examples=10, **quick)
+architectures = st.sampled_from(ARCHITECTURES)
+seeds = st.integers(0, 2**31 - 1)
+
+
+def draw(widths, seed, n_samples=N_SAMPLES, init="he"):
+    """Weights and samples of a network."""
+    key_x, key_w = jax.random.split(jax.random.key(seed))
+    return init_params(Network(widths, init), key_w), gaussian(key_x, n_samples, widths[0])
+
+
+@jax.jit
+def layer_terms_from_jacobian(params, x):
+    """J_l J_lᵀ for every weight matrix, J_l by automatic differentiation."""
+    jacobians = jax.jacrev(apply)(params, x)
+    return jnp.stack([jnp.einsum("nij,mij->nm", j, j) for j in jacobians])
+
+
+def assert_close(actual, expected, rtol=1e-12):
+    """Two-sided, relative to the largest entry."""
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=rtol * np.abs(expected).max())
+
+
+# --- the empirical kernel -------------------------------------------------------------------------
+
+
+@rarely
+@given(
+    st.integers(1, 6),
+    st.lists(st.integers(1, 40), min_size=1, max_size=5),
+    st.integers(1, 8),
+    seeds,
+)
+def test_layer_terms_are_those_of_the_jacobian_on_random_architectures(d, hidden, n_samples, seed):
+    rng = np.random.default_rng(seed)
+    params = [rng.normal(size=shape) for shape in itertools.pairwise((d, *hidden, 1))]
+    x = rng.normal(size=(n_samples, d))
+    assert_close(layer_ntks(params, x), layer_terms_from_jacobian(params, x))
+
+
+@often
+@given(architectures, seeds)
+def test_layer_terms_are_those_of_the_jacobian_on_many_draws(widths, seed):
+    params, x = draw(widths, seed)
+    assert_close(layer_ntks(params, x), layer_terms_from_jacobian(params, x))
+
+
+@often
+@given(architectures, seeds)
+def test_layer_terms_sum_to_the_empirical_kernel(widths, seed):
+    params, x = draw(widths, seed)
+    terms = layer_ntks(params, x)
+    assert terms.shape == (len(params), N_SAMPLES, N_SAMPLES)
+    assert_close(empirical_ntk(params, x), terms.sum(axis=0), rtol=1e-14)
+
+
+@often
+@given(architectures, seeds)
+def test_the_kernel_and_its_layer_terms_are_symmetric_and_positive_semidefinite(widths, seed):
+    params, x = draw(widths, seed)
+    k = empirical_ntk(params, x)
+    for matrix in (k, *layer_ntks(params, x)):
+        assert_close(matrix, matrix.T, rtol=1e-14)
+        assert smallest_eigenvalue(matrix) >= -1e-13 * np.trace(k)
+
+
+@often
+@given(architectures, seeds, st.permutations(range(N_SAMPLES)))
+def test_permuting_the_samples_permutes_the_kernel(widths, seed, order):
+    params, x = draw(widths, seed)
+    order = np.array(order)
+    k = np.asarray(empirical_ntk(params, x))
+    assert_close(empirical_ntk(params, x[order]), k[np.ix_(order, order)])
+
+
+def test_permuting_the_neurons_of_a_layer_leaves_the_kernel_as_it_is(key):
+    (w_1, w_2, w_3), x = draw((5, 40, 4, 1), 0)
+    order = jax.random.permutation(key, 40)
+    permuted = empirical_ntk((w_1[:, order], w_2[order], w_3), x)
+    assert_close(permuted, empirical_ntk((w_1, w_2, w_3), x))
+
+
+@often
+@given(architectures, seeds, st.data(), st.floats(0.1, 10))
+def test_scaling_one_weight_matrix_scales_all_layer_terms_but_its_own(widths, seed, data, factor):
+    layer = data.draw(st.integers(0, len(widths) - 2))
+    params, x = draw(widths, seed)
+    scaled = [factor * w if k == layer else w for k, w in enumerate(params)]
+    factors = np.full(len(params), factor**2)
+    factors[layer] = 1
+    for actual, term, c in zip(layer_ntks(scaled, x), layer_ntks(params, x), factors, strict=True):
+        assert_close(actual, c * np.asarray(term))
+
+
+@pytest.mark.parametrize("widths", ARCHITECTURES)
+def test_the_kernel_is_homogeneous_of_degree_l_minus_1_in_the_variances(widths):
+    depth = len(widths) - 1
+    params, x = draw(widths, 0)
+    scaled = [np.sqrt(3.0) * np.asarray(w) for w in params]
+    assert_close(empirical_ntk(scaled, x), 3.0 ** (depth - 1) * empirical_ntk(params, x))
+
+
+def test_he_is_lecun_times_four_at_depth_three(key):
+    x = gaussian(jax.random.key(9), N_SAMPLES, 5)
+    lecun, he = (
+        empirical_ntk(init_params(Network((5, 40, 4, 1), init), key), x) for init in ("lecun", "he")
+    )
+    assert_close(he, 4 * lecun)
+
+
+@pytest.mark.parametrize("widths", ARCHITECTURES)
+def test_the_kernel_is_homogeneous_of_degree_two_in_the_data(widths):
+    params, x = draw(widths, 1)
+    assert_close(empirical_ntk(params, 3 * x), 9 * empirical_ntk(params, x))
+
+
+def test_depth_one_gives_the_gram_matrix_of_the_data_whatever_the_weights(key):
+    x = np.asarray(gaussian(key, N_SAMPLES, 3))
+    w = init_params(Network((3, 1)), key)
+    assert_close(empirical_ntk(w, x), x @ x.T)
+    assert_close(layer_ntks(w, x), [x @ x.T])
+
+
+def test_one_sample_gives_the_squared_norm_of_its_gradient():
+    params, x = draw((4, 6, 1), 3, n_samples=1)
+    squared_norm = sum((g**2).sum() for g in jax.grad(lambda p: apply(p, x)[0])(params))
+    np.testing.assert_allclose(empirical_ntk(params, x), [[squared_norm]], rtol=1e-12)
+
+
+@pytest.mark.parametrize("widths", [(5, 40, 4, 1), (2, 7, 4, 3, 1)])
+@pytest.mark.parametrize("implementation", ["JACOBIAN_CONTRACTION", "NTK_VECTOR_PRODUCTS"])
+def test_both_implementations_of_neural_tangents_agree(widths, implementation):
+    params, x = draw(widths, 2)
+    ntk = empirical_ntk_fn(apply, implementation=implementation)
+    assert_close(ntk(params, x), empirical_ntk(params, x))
+
+
+@pytest.mark.parametrize("function", [empirical_ntk, layer_ntks])
+def test_jit_and_vmap_over_weights_change_nothing(function):
+    draws = [draw((4, 6, 1), seed) for seed in range(3)]
+    x = draws[0][1]
+    one_by_one = np.stack([function(params, x) for params, _ in draws])
+    stacked = jax.tree.map(lambda *w: jnp.stack(w), *[params for params, _ in draws])
+    assert_close(jax.vmap(function, in_axes=(0, None))(stacked, x), one_by_one)
+    assert_close(jax.jit(function)(draws[0][0], x), one_by_one[0])
+
+
+@pytest.mark.parametrize("function", [empirical_ntk, layer_ntks])
+def test_numpy_lists_and_jax_arrays_give_the_same_kernel(function):
+    params, x = draw((4, 6, 1), 4)
+    expected = function(params, x)
+    as_numpy = function([np.asarray(w) for w in params], np.asarray(x))
+    as_lists = function(tuple(w.tolist() for w in params), x.tolist())
+    np.testing.assert_array_equal(as_numpy, expected)
+    np.testing.assert_array_equal(as_lists, expected)
+    assert expected.dtype == jnp.float64
+
+
+# --- the limit ------------------------------------------------------------------------------------
+
+
+def limit_by_recursion(x, depth):
+    """K^(L) from the closed forms of the Gaussian expectations."""
+    norms = np.outer(*2 * [np.linalg.norm(x, axis=1)])
+    g = k = x @ x.T
+    for _ in range(depth - 1):
+        cosine = g / norms
+        np.fill_diagonal(cosine, 1.0)  # exactly, since arccos turns rounding ε into √ε there
+        angle = np.arccos(cosine)
+        g = norms * (np.sin(angle) + (np.pi - angle) * cosine) / np.pi
+        k = k * (np.pi - angle) / np.pi + g
+    return k
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 5])
+def test_limit_follows_the_recursion(depth, key):
+    x = np.asarray(gaussian(key, N_SAMPLES, 5))
+    actual, expected = limiting_ntk(x, depth=depth), limit_by_recursion(x, depth)
+    off_diagonal = ~np.eye(N_SAMPLES, dtype=bool)
+    assert_close(actual[off_diagonal], expected[off_diagonal])
+    assert_close(np.diagonal(actual), np.diagonal(expected), rtol=1e-7)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 5])
+def test_diagonal_of_the_limit_is_depth_times_the_squared_norms(depth, key):
+    x = np.asarray(gaussian(key, N_SAMPLES, 5))
+    k = np.asarray(limiting_ntk(x, depth=depth))
+    np.testing.assert_allclose(np.diagonal(k), depth * (x**2).sum(axis=1), rtol=1e-7)
+
+
+def test_limit_of_depth_one_is_the_gram_matrix(key):
+    x = np.asarray(gaussian(key, N_SAMPLES, 5))
+    assert_close(limiting_ntk(x, depth=1), x @ x.T, rtol=1e-14)
+
+
+def test_limit_is_symmetric_and_positive_definite_on_distinct_directions(key):
+    k = np.asarray(limiting_ntk(uniform_sphere(key, N_SAMPLES, 5), depth=3))
+    assert_close(k, k.T, rtol=1e-14)
+    assert smallest_eigenvalue(k) > 0.01 * np.trace(k) / N_SAMPLES
+
+
+def test_limit_depends_on_angles_and_norms_alone(key):
+    x = np.asarray(gaussian(key, N_SAMPLES, 5))
+    rotation, _ = np.linalg.qr(np.asarray(gaussian(jax.random.key(7), 5, 5)))
+    k = np.asarray(limiting_ntk(x, depth=3))
+    assert_close(limiting_ntk(x @ rotation, depth=3), k, rtol=1e-7)
+    norms = np.array([1.0, 2.0, 0.5, 3.0, 0.1, 1.0])
+    assert_close(limiting_ntk(x * norms[:, None], depth=3), k * np.outer(norms, norms), rtol=1e-7)
+
+
+def test_wide_networks_approach_the_limit_at_the_rate_of_a_square_root(key):
+    key_x, key_w = jax.random.split(key)
+    x = uniform_sphere(key_x, N_SAMPLES, 5)
+    errors = [mean_error_to_limit(x, width, key_w) for width in (16, 128, 1024)]
+    assert errors[0] > errors[1] > errors[2]
+    assert 4 < errors[0] / errors[2] < 16  # √64 = 8
+
+
+def mean_error_to_limit(x, width, key, n_draws=8):
+    """Relative error of K̄ ∏ 2/n_l to K^(3), weights of variance 1."""
+    network = Network((x.shape[1], width, width, 1), init=(1.0, 1.0, 1.0))
+    limit = np.asarray(limiting_ntk(x, depth=3))
+    draws = [
+        np.asarray(empirical_ntk(init_params(network, k), x)) * (2 / width) ** 2
+        for k in jax.random.split(key, n_draws)
+    ]
+    return np.mean([np.linalg.norm(k - limit) for k in draws]) / np.linalg.norm(limit)
+
+
+def test_monte_carlo_kernel_of_neural_tangents_approaches_the_limit():
+    from ntk_utils.compat import neural_tangents as nt
+
+    width, n_draws = 128, 100
+    x = uniform_sphere(jax.random.key(0), 4, 5)
+    init_fn, apply_fn, _ = as_stax(Network((5, width, width, 1), init=(1.0, 1.0, 1.0)))
+    mean_kernel = nt.monte_carlo_kernel_fn(
+        init_fn,
+        apply_fn,
+        jax.random.key(1),
+        n_draws,
+        trace_axes=(-1,),
+        vmap_axes=0,
+        implementation=nt.NtkImplementation.JACOBIAN_CONTRACTION,
+    )
+    # one draw of width 128 is off by 0.1, the mean of a hundred by 0.01 and a bias of 1/128
+    assert_close(mean_kernel(x, None, "ntk") * (2 / width) ** 2, limiting_ntk(x, depth=3), 0.05)
+
+
+# --- any other architecture -----------------------------------------------------------------------
+
+
+def tanh_network(params, x):
+    """Two outputs, biases, and samples that are 2 × 3 arrays."""
+    w_1, b_1, w_2 = params["w_1"], params["b_1"], params["w_2"]
+    return jnp.tanh(x.reshape(len(x), 6) @ w_1 + b_1) @ w_2
+
+
+def tanh_params_and_samples():
+    keys = jax.random.split(jax.random.key(5), 4)
+    shapes = {"w_1": (6, 7), "b_1": (1, 7), "w_2": (7, 2)}
+    params = {
+        name: jax.random.normal(key, shape)
+        for (name, shape), key in zip(shapes.items(), keys[:3], strict=True)
+    }
+    return params, jax.random.normal(keys[3], (4, 2, 3))
+
+
+@pytest.mark.parametrize("implementation", ["JACOBIAN_CONTRACTION", "NTK_VECTOR_PRODUCTS"])
+def test_kernel_of_another_network_is_the_mean_over_its_outputs(implementation):
+    params, x = tanh_params_and_samples()
+    jacobian = jax.jacrev(tanh_network)(params, x)
+    flat = jnp.concatenate([j.reshape(4, 2, -1) for j in jax.tree.leaves(jacobian)], axis=2)
+    expected = jnp.einsum("ncp,mcp->nm", flat, flat) / 2
+    actual = empirical_ntk_fn(tanh_network, implementation=implementation)(params, x)
+    assert actual.shape == (4, 4)
+    assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("implementation", ["AUTO", "STRUCTURED_DERIVATIVES"])
+def test_implementations_that_current_jax_breaks_say_what_to_use_instead(implementation):
+    with pytest.raises(NotImplementedError) as raised:
+        empirical_ntk_fn(apply, implementation=implementation)
+    for words in (implementation, "JACOBIAN_CONTRACTION", "NTK_VECTOR_PRODUCTS", "empirical_ntk"):
+        assert words in str(raised.value)

@@ -1,0 +1,230 @@
+import itertools
+import math
+
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+
+from ntk_utils import (
+    Network,
+    apply,
+    as_stax,
+    backward_matrices,
+    feature_matrices,
+    gaussian,
+    init_params,
+)
+
+# one to four weight matrices, a width of 1 and a widening and a narrowing layer among them
+ARCHITECTURES = [(3, 1), (4, 6, 1), (3, 5, 1, 1), (2, 7, 4, 3, 1)]
+
+# no shrinking: a failure would compile for minutes
+few = settings(
+    max_examples=20,
+    derandomize=True,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+)
+seeds = st.integers(0, 2**31 - 1)
+
+
+def draw(widths, key, n_samples=5, init="he"):
+    """Weights and samples of a network, from one key."""
+    key_x, key_w = jax.random.split(key)
+    return init_params(Network(widths, init), key_w), gaussian(key_x, n_samples, widths[0])
+
+
+def naive_features(params, x_i):
+    """f_0, …, f_{L-1} of one sample, one neuron at a time."""
+    f = [list(x_i)]
+    for w in params[:-1]:
+        pre_activations = [
+            sum(w[i, j] * f_i for i, f_i in enumerate(f[-1])) for j in range(len(w.T))
+        ]
+        f.append([max(g, 0.0) for g in pre_activations])
+    return f
+
+
+def test_depth_counts_the_weight_matrices():
+    assert [Network(widths).depth for widths in ARCHITECTURES] == [1, 2, 3, 4]
+
+
+def test_lecun_is_the_default_and_has_variance_one_over_fan_in():
+    network = Network((3, 5, 7, 1))
+    assert network == Network((3, 5, 7, 1), init="lecun")
+    np.testing.assert_allclose(np.square(network.betas), [1 / 3, 1 / 5, 1 / 7], rtol=1e-14)
+
+
+def test_he_has_variance_two_over_fan_in():
+    betas = Network((3, 5, 7, 1), init="he").betas
+    np.testing.assert_allclose(np.square(betas), [2 / 3, 2 / 5, 2 / 7], rtol=1e-14)
+
+
+def test_explicit_betas_are_standard_deviations_and_kept_as_given():
+    assert Network((3, 5, 1), init=(0.25, 3.0)).betas == (0.25, 3.0)
+
+
+def test_networks_with_equal_fields_are_equal_and_hash_alike():
+    one, other = Network((3, 5, 1), init=(0.5, 1.0)), Network((3, 5, 1), init=(0.5, 1.0))
+    assert one == other
+    assert hash(one) == hash(other)
+    assert one != Network((3, 5, 1), init=(0.5, 2.0))
+
+
+def test_lists_and_numpy_numbers_describe_the_same_network(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # its hints say tuple
+    network = Network([np.int64(3), 5, np.int32(1)], init=[np.float64(0.5), 1])
+    assert network == Network((3, 5, 1), init=(0.5, 1.0))
+    assert all(type(n) is int for n in network.widths)
+    assert hash(network) == hash(Network((3, 5, 1), init=(0.5, 1.0)))
+
+
+@pytest.mark.parametrize("widths", ARCHITECTURES)
+def test_weights_have_the_shapes_of_the_papers_and_double_precision(widths):
+    params = init_params(Network(widths), jax.random.key(0))
+    assert [w.shape for w in params] == list(itertools.pairwise(widths))
+    assert all(w.dtype == jnp.float64 for w in params)
+
+
+@pytest.mark.parametrize("init", ["lecun", "he", (0.1, 3.0, 0.7)])
+def test_weights_have_the_moments_of_a_centred_gaussian_of_deviation_beta(init, key):
+    network = Network((200, 250, 300, 1), init=init)
+    for beta, w in zip(network.betas, init_params(network, key), strict=True):
+        z = np.ravel(w) / beta
+        # five standard errors of the mean of 1, of z² (variance 2) and of z⁴ (variance 96)
+        assert abs(z.mean()) < 5 / math.sqrt(z.size)
+        assert abs((z**2).mean() - 1) < 5 * math.sqrt(2 / z.size)
+        assert abs((z**4).mean() - 3) < 5 * math.sqrt(96 / z.size)
+
+
+def test_weight_matrices_of_different_layers_are_uncorrelated(key):
+    w_1, w_2, _ = init_params(Network((150, 150, 150, 1), init=(1.0, 1.0, 1.0)), key)
+    assert abs((w_1 * w_2).mean()) < 5 / 150
+
+
+def test_the_same_key_gives_the_same_gaussians_scaled_by_the_betas(key):
+    unit = init_params(Network((4, 6, 3, 1), init=(1.0, 1.0, 1.0)), key)
+    scaled = init_params(Network((4, 6, 3, 1), init=(0.3, 5.0, 2.0)), key)
+    for beta, w, z in zip((0.3, 5.0, 2.0), scaled, unit, strict=True):
+        np.testing.assert_allclose(w, beta * z, rtol=1e-15)
+
+
+def test_different_keys_give_different_weights():
+    network = Network((4, 6, 1))
+    first, second = (init_params(network, jax.random.key(seed)) for seed in (0, 1))
+    assert all((a != b).all() for a, b in zip(first, second, strict=True))
+
+
+def test_old_style_keys_draw_the_same_weights_as_new_ones():
+    network = Network((4, 6, 1))
+    old, new = (init_params(network, make(3)) for make in (jax.random.PRNGKey, jax.random.key))
+    assert all((a == b).all() for a, b in zip(old, new, strict=True))
+
+
+@few
+@given(st.sampled_from(ARCHITECTURES), seeds)
+def test_features_and_output_agree_with_a_loop_over_neurons(widths, seed):
+    params, x = draw(widths, jax.random.key(seed))
+    features, outputs = feature_matrices(params, x), apply(params, x)
+    assert outputs.shape == (5,)
+    params, x = [np.asarray(w) for w in params], np.asarray(x)
+    for i in range(5):
+        f = naive_features(params, x[i])
+        for k in range(len(params)):
+            np.testing.assert_allclose(features[k][i], f[k], rtol=1e-10, atol=1e-12)
+        output = sum(w_j * f_j for w_j, f_j in zip(params[-1][:, 0], f[-1], strict=True))
+        np.testing.assert_allclose(outputs[i], output, rtol=1e-10, atol=1e-12)
+
+
+def test_the_first_feature_matrix_is_the_data(key):
+    params, x = draw((4, 6, 1), key)
+    assert (feature_matrices(params, x)[0] == x).all()
+
+
+@few
+@given(st.sampled_from(ARCHITECTURES), seeds)
+def test_gradient_in_each_weight_matrix_is_an_outer_product(widths, seed):
+    params, x = draw(widths, jax.random.key(seed))
+    gradients = gradient_of_every_output(params, x)
+    f, b = feature_matrices(params, x), backward_matrices(params, x)
+    assert [m.shape for m in b] == [(5, n) for n in widths[1:]]
+    for gradient, f_k, b_next in zip(gradients, f, b, strict=True):
+        outer = np.einsum("ni,nj->nij", f_k, b_next)
+        np.testing.assert_allclose(gradient, outer, rtol=1e-10, atol=1e-12)
+
+
+@jax.jit
+def gradient_of_every_output(params, x):
+    """∂f_L(x_i)/∂W_l for every i and l, by automatic differentiation."""
+    return jax.jacrev(apply)(params, x)
+
+
+def test_the_last_backward_matrix_is_a_column_of_ones(key):
+    params, x = draw((4, 6, 3, 1), key)
+    np.testing.assert_array_equal(backward_matrices(params, x)[-1], np.ones((5, 1)))
+
+
+def test_the_derivative_of_the_relu_at_zero_is_zero(key):
+    params, _ = draw((4, 6, 3, 1), key)
+    b_1, b_2, _ = backward_matrices(params, np.zeros((2, 4)))
+    assert not b_1.any()
+    assert not b_2.any()
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2, "x"])
+def test_output_is_positively_homogeneous_in_each_weight_matrix_and_in_the_data(layer, key):
+    params, x = draw((4, 6, 3, 1), key)
+    if layer == "x":
+        scaled = apply(params, 2.5 * x)
+    else:
+        scaled = apply([2.5 * w if k == layer else w for k, w in enumerate(params)], x)
+    np.testing.assert_allclose(scaled, 2.5 * apply(params, x), rtol=1e-12, atol=1e-14)
+
+
+def test_depth_one_is_the_linear_model(key):
+    (w,), x = draw((4, 1), key)
+    np.testing.assert_allclose(apply((w,), x), (np.asarray(x) @ np.asarray(w))[:, 0], rtol=1e-13)
+    (f,), (b,) = feature_matrices((w,), x), backward_matrices((w,), x)
+    np.testing.assert_array_equal(f, x)
+    np.testing.assert_array_equal(b, np.ones((5, 1)))
+
+
+@pytest.mark.parametrize("widths", ARCHITECTURES)
+@pytest.mark.parametrize("function", [apply, feature_matrices, backward_matrices])
+def test_numpy_lists_and_jax_arrays_give_the_same_numbers(function, widths):
+    params, x = draw(widths, jax.random.key(1))
+    expected = jax.tree.leaves(function(params, x))
+    as_numpy = jax.tree.leaves(function([np.asarray(w) for w in params], np.asarray(x)))
+    as_lists = jax.tree.leaves(function([w.tolist() for w in params], x.tolist()))
+    for a, b, c in zip(expected, as_numpy, as_lists, strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a, c)
+
+
+def stax_params(params):
+    """The weights (W_1, …, W_L) as `as_stax`'s apply_fn takes them."""
+    layers = [entry for w in params for entry in ((w, None), ())]
+    return layers[:-1]
+
+
+@pytest.mark.parametrize("widths", ARCHITECTURES)
+def test_as_stax_is_the_same_function_of_the_same_weights(widths):
+    params, x = draw(widths, jax.random.key(2))
+    _, apply_fn, _ = as_stax(Network(widths, "he"))
+    outputs = apply_fn(stax_params(params), x)
+    np.testing.assert_allclose(outputs[:, 0], apply(params, x), rtol=1e-12, atol=1e-14)
+
+
+def test_as_stax_draws_weights_of_the_same_shapes_and_deviations(key):
+    network = Network((200, 250, 300, 1), init=(0.1, 3.0, 0.7))
+    init_fn, _, _ = as_stax(network)
+    shape, params = init_fn(key, (5, 200))
+    weights = [entry[0] for entry in params if entry]
+    assert shape == (5, 1)
+    assert [w.shape for w in weights] == [(200, 250), (250, 300), (300, 1)]
+    for beta, w in zip(network.betas, weights, strict=True):
+        assert abs((np.asarray(w) ** 2).mean() / beta**2 - 1) < 5 * math.sqrt(2 / w.size)

@@ -1,0 +1,223 @@
+import io
+import warnings
+
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+import ntk_utils
+from ntk_utils import (
+    ConstantColumnWarning,
+    DataWarning,
+    RepeatedRowWarning,
+    conditioning_report,
+    digits,
+    gaussian,
+    limiting_lower_bound,
+    limiting_ntk,
+    read_data,
+    separation,
+    smallest_eigenvalue,
+    uniform_sphere,
+)
+
+NUMBERS = "1,2,3\n4,5,7\n0.5,-1e2,9\n"
+X = np.array([[1.0, 2, 3], [4, 5, 7], [0.5, -100, 9]])
+
+
+def read(text, **options):
+    return read_data(io.StringIO(text), **options)
+
+
+def test_a_file_of_numbers_is_read_as_it_stands(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text(NUMBERS)
+    for place in (path, str(path)):
+        x = read_data(place)
+        np.testing.assert_array_equal(x, X)
+        assert x.dtype == np.float64
+
+
+@pytest.mark.parametrize("header", ["a,b,c", "a, b , c", '"a","b","c"', "0,1,2"])
+def test_a_header_is_no_sample(header):
+    np.testing.assert_array_equal(read(f"{header}\n{NUMBERS}"), X)
+
+
+def test_what_pandas_and_numpy_write_is_read_back(tmp_path):
+    frame = pd.DataFrame(X, columns=["a", "b", "c"])
+    for text in (frame.to_csv(), frame.to_csv(index=False), pd.DataFrame(X).to_csv()):
+        np.testing.assert_array_equal(read(text), X)
+    np.savetxt(tmp_path / "x.csv", X, delimiter=",")
+    np.testing.assert_array_equal(read_data(tmp_path / "x.csv"), X)
+
+
+def test_columns_are_chosen_by_name():
+    np.testing.assert_array_equal(read("a,b,c\n" + NUMBERS, columns=["c", "a"]), X[:, [2, 0]])
+    named = "a,b,species\n1,2,setosa\n3,4,virginica\n"
+    np.testing.assert_array_equal(read(named, columns=["a", "b"]), [[1, 2], [3, 4]])
+    with pytest.raises(ValueError, match=r"columns: expected names among .*, got \['d'\]"):
+        read("a,b,c\n" + NUMBERS, columns=["a", "d"])
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("a,b\n1,2\n3,\n", r"finite number in every entry, got nan in row 1, column b"),
+        ("a,b\n1,2\n3,NaN\n", r"finite number in every entry, got nan in row 1, column b"),
+        ("1,2\n3,inf\n", r"finite number in every entry, got 'inf' in row 1, column 1"),
+        ("a,b\n1,red\n3,blue\n", r"finite number .*, got 'red' in row 0, column b and 1 more"),
+        ("1,red\n3,4\n", r"finite number .*, got 'red' in row 0, column 1"),
+        ("1;2\n3;4\n", r"finite number .*, got '3;4' in row 0"),
+        ("1,2\n", r"at least two rows of numbers, got 1"),
+        ("a,b\n1,2\n", r"at least two rows of numbers, got 1"),
+        ("a,b\n", r"at least two rows of numbers, got 0"),
+        ("", r"CSV file of numbers, got No columns"),
+        ("1,2\n3,4,5\n", r"CSV file of numbers, got .*line 2"),
+        ("some words\nin lines\n", r"finite number .*, got 'in lines' in row 0"),
+    ],
+)
+def test_a_bad_file_is_an_error_that_says_what_is_wrong_and_where(text, complaint):
+    with pytest.raises(ValueError, match=f"^path: expected (a |an )?{complaint}"):
+        read(text)
+
+
+def test_a_missing_file_is_a_file_not_found_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_data(tmp_path / "none.csv")
+
+
+def test_orthogonal_samples_have_the_limit_of_the_closed_form():
+    # K^(2) = d [(1 - 1/π) I + (1/π) 1 1ᵀ + I] with G^(1) diagonal: λ_min = d (2 - 1/π)
+    report = conditioning_report(3 * np.eye(9), scale="none", seeds=[0])
+    assert report.table.lambda_min[np.inf] == pytest.approx(9 * (2 - 1 / np.pi), rel=1e-6)
+    assert report.table.upper[np.inf] == pytest.approx(18, rel=1e-6)
+    assert report.table.share[np.inf] == pytest.approx(1 - 1 / (2 * np.pi), rel=1e-6)
+
+
+@pytest.mark.parametrize("widths", [None, (12, 60, 1), (12, 20, 80, 30, 1)])
+def test_certificates_enclose_every_smallest_eigenvalue(widths, key):
+    report = conditioning_report(uniform_sphere(key, 40, 12), widths, seeds=range(4))
+    draws = report.draws
+    assert (draws.lower <= draws.lambda_min + 1e-9).all()
+    assert (draws.lambda_min <= draws.upper + 1e-9).all()
+    assert (draws.lower[draws.width >= 80] > 0).all()
+    limit = report.table.loc[np.inf]
+    assert 0 < limit.lower <= limit.lambda_min <= limit.upper
+
+
+def test_the_drawn_kernels_tend_to_the_limiting_kernel(key):
+    x = uniform_sphere(key, 20, 10)
+    report = conditioning_report(x, (10, 4000, 1), scale="none")
+    wide = report.draws[report.draws.width == 4000]
+    limit = report.table.loc[np.inf]
+    assert limit.lambda_min == pytest.approx(smallest_eigenvalue(limiting_ntk(x, depth=2)))
+    assert limit.lower == limiting_lower_bound(x, depth=2)
+    np.testing.assert_allclose(wide.lambda_min, np.full(3, limit.lambda_min), rtol=0.15)
+    np.testing.assert_allclose(wide.share, np.full(3, limit.share), rtol=0.15)
+
+
+def test_the_width_is_the_first_that_reaches_half_of_the_limits_share(key):
+    report = conditioning_report(uniform_sphere(key, 60, 20))
+    shares = report.table.share
+    assert shares[report.width] >= shares[np.inf] / 2
+    below = shares[shares.index < report.width]
+    assert len(below) > 0
+    assert (below < shares[np.inf] / 2).all()
+    assert 60 in shares.index  # the network of the default
+    assert shares.index[0] * (20 + 1) >= 60 > shares.index[0] / 2 * (20 + 1) - 21
+
+
+def test_a_given_network_is_drawn_even_where_a_narrower_one_would_do(key):
+    report = conditioning_report(uniform_sphere(key, 20, 10), (10, 320, 1))
+    assert report.width < 320
+    assert 320 in report.table.index
+
+
+def test_the_widest_hidden_layer_is_the_one_that_is_searched(key):
+    report = conditioning_report(uniform_sphere(key, 30, 10), (10, 25, 64, 9, 1), seeds=[0])
+    assert 64 in report.table.index
+    assert 25 not in report.table.index
+    assert report.summary.value["network"] == "(10, 25, 64, 9, 1)"
+
+
+def test_a_bottleneck_of_one_neuron_leaves_the_search_without_an_answer(key):
+    report = conditioning_report(uniform_sphere(key, 30, 10), (10, 32, 1, 1))
+    assert report.width is None
+    assert report.summary.value["smallest well conditioned width"] == "none found"
+    assert max(report.draws.width) == 256  # the last of 32 · 2^m that is at most 16 N = 480
+    assert report.plot(Figure().subplots()).get_legend() is not None
+
+
+def test_repeated_rows_are_warned_of_by_index_and_have_no_width(key):
+    x = np.array(gaussian(key, 20, 5))
+    x[7], x[9] = x[3], x[3]
+    with pytest.warns(RepeatedRowWarning, match=r"rows \(3, 7\), \(3, 9\), \(7, 9\)") as caught:
+        report = conditioning_report(x)
+    assert caught[0].message.indices == [(3, 7), (3, 9), (7, 9)]
+    assert report.width is None
+    assert abs(report.table.share[np.inf]) < 1e-6
+    assert (report.draws.share.abs() < 1e-12).all()
+
+
+def test_parallel_rows_repeat_after_scaling_only_if_they_point_the_same_way():
+    x = np.array(gaussian(jax.random.key(0), 10, 5))
+    x[1] = 2 * x[0]
+    with pytest.warns(RepeatedRowWarning):
+        conditioning_report(x, scale="none", seeds=[0])
+    x[1] = -x[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert conditioning_report(x, scale="none", seeds=[0]).width is not None
+
+
+def test_constant_columns_are_warned_of_by_index_and_do_no_harm(key):
+    x = np.array(gaussian(key, 20, 5))
+    x[:, [1, 4]] = [0.1, 7]
+    with pytest.warns(ConstantColumnWarning, match="columns 1, 4 have one value") as caught:
+        report = conditioning_report(x, seeds=[0])
+    assert caught[0].message.indices == [1, 4]
+    assert issubclass(ConstantColumnWarning, DataWarning)
+    assert report.width is not None
+
+
+def test_scaling_to_the_sphere_centres_columns_and_scales_rows(key):
+    x = np.array(gaussian(key, 30, 6))
+    shifted = conditioning_report(5 * x + 100, seeds=[0]).table
+    np.testing.assert_allclose(conditioning_report(x, seeds=[0]).table, shifted, rtol=1e-6)
+    centred = x - x.mean(axis=0)
+    by_hand = np.sqrt(6) * centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    as_given = conditioning_report(by_hand, scale="none", seeds=[0])
+    np.testing.assert_allclose(as_given.table, shifted, rtol=1e-6)
+    assert as_given.summary.value["separation"] == float(f"{separation(by_hand):.3g}")
+
+
+def test_a_sample_that_scaling_takes_to_zero_is_an_error_that_names_it():
+    with pytest.raises(ValueError, match=r"x: expected samples other than 0 .* zero rows 1$"):
+        conditioning_report([[1.0, 2.0], [2.0, 3.0], [3.0, 4.0]])
+
+
+def test_three_lines_take_a_file_to_a_report_and_a_figure(tmp_path, key):
+    np.savetxt(tmp_path / "mine.csv", gaussian(key, 25, 4), delimiter=",")
+    x = ntk_utils.read_data(tmp_path / "mine.csv")
+    report = ntk_utils.conditioning_report(x)
+    ax = report.plot()
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels[0].startswith("measured")
+    assert "infinite width" in labels
+    plt.close(ax.figure)
+    assert "separation" in str(report)
+    assert "lambda_min" in str(report)
+    assert report._repr_html_().count("<table") == 2
+
+
+def test_the_report_of_500_digits_has_a_width_below_their_number():
+    x = np.asarray(digits(500))
+    with pytest.warns(ConstantColumnWarning) as caught:
+        report = conditioning_report(x, seeds=[0])
+    assert caught[0].message.indices == [0, 32, 39]
+    assert 64 < report.width <= 500
+    limit = report.table.loc[np.inf]
+    assert limit.lambda_min / 4 < limit.lower <= limit.lambda_min

@@ -1,0 +1,158 @@
+import hypothesis.extra.numpy as hnp
+import hypothesis.strategies as st
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from ntk_utils import (
+    Network,
+    conditioning,
+    empirical_ntk,
+    feature_matrices,
+    gaussian,
+    init_params,
+    limiting_ntk,
+    smallest_eigenvalue,
+    smallest_singular_value,
+    spectrum,
+)
+
+EPS = np.finfo(np.float64).eps
+
+often = settings(max_examples=100, derandomize=True, deadline=None)
+seeds = st.integers(0, 2**31 - 1)
+spectra = hnp.arrays(np.float64, st.integers(1, 8), elements=st.floats(-10, 10, width=32))
+
+
+def orthogonal(n, seed):
+    """A random orthogonal matrix."""
+    return np.linalg.qr(np.random.default_rng(seed).normal(size=(n, n)))[0]
+
+
+def symmetric(eigenvalues, seed=0):
+    """A symmetric matrix with a random eigenbasis and these eigenvalues."""
+    q = orthogonal(len(eigenvalues), seed)
+    k = q * np.asarray(eigenvalues) @ q.T
+    return (k + k.T) / 2
+
+
+def with_singular_values(values, shape, seed=0):
+    """A matrix of this shape with random singular vectors and these singular values."""
+    middle = np.zeros(shape)
+    np.fill_diagonal(middle, values)
+    return orthogonal(shape[0], seed) @ middle @ orthogonal(shape[1], seed + 1)
+
+
+@often
+@given(spectra, seeds)
+def test_prescribed_eigenvalues_are_found_whatever_their_signs(eigenvalues, seed):
+    k = symmetric(eigenvalues, seed)
+    rounding = 1e-14 * len(k) * max(1.0, abs(eigenvalues).max())
+    np.testing.assert_allclose(spectrum(k), np.sort(eigenvalues), rtol=0, atol=rounding)
+    assert abs(smallest_eigenvalue(k) - eigenvalues.min()) <= rounding
+
+
+@often
+@given(spectra, seeds)
+def test_shifting_a_matrix_by_the_identity_shifts_its_smallest_eigenvalue(eigenvalues, seed):
+    k = symmetric(eigenvalues, seed)
+    shifted = smallest_eigenvalue(k + 3 * np.eye(len(k)))
+    assert abs(shifted - smallest_eigenvalue(k) - 3) <= 1e-12
+
+
+def test_a_singular_matrix_has_smallest_eigenvalue_zero_up_to_rounding():
+    k = symmetric([0.0, 1.0, 2.0, 1e3])
+    assert abs(smallest_eigenvalue(k)) <= 10 * EPS * 1e3
+    assert smallest_eigenvalue(np.zeros((3, 3))) == 0.0
+
+
+def test_an_indefinite_matrix_gives_its_negative_eigenvalue():
+    assert smallest_eigenvalue(symmetric([-2.5, 1.0, 7.0])) == pytest.approx(-2.5, rel=1e-13)
+    assert smallest_eigenvalue([[0.0, 1.0], [1.0, 0.0]]) == pytest.approx(-1.0, rel=1e-13)
+
+
+def test_integers_and_lists_are_matrices_too():
+    assert smallest_eigenvalue([[2, 1], [1, 2]]) == pytest.approx(1.0, rel=1e-14)
+    assert smallest_eigenvalue(np.array([[5]])) == 5.0
+
+
+def test_asymmetry_of_rounding_size_is_accepted():
+    k = symmetric([1.0, 2.0, 3.0])
+    k[0, 1] += 1e-9
+    assert smallest_eigenvalue(k) == pytest.approx(1.0, abs=1e-8)
+
+
+def test_orthonormal_data_have_the_known_spectrum_of_the_limit():
+    # three orthogonal samples of norm r: K^(2) = (a - b) I + b 11ᵀ, a = 2 r², b = r²/π
+    r, n_samples = 1.5, 3
+    k = limiting_ntk(r * np.asarray(orthogonal(5, seed=3)[:n_samples]), depth=2)
+    a, b = 2 * r**2, r**2 / np.pi
+    np.testing.assert_allclose(k, (a - b) * np.eye(3) + b * np.ones((3, 3)), rtol=1e-7)
+    np.testing.assert_allclose(spectrum(k), [a - b, a - b, a + 2 * b], rtol=1e-7)
+    assert smallest_eigenvalue(k) == pytest.approx(a - b, rel=1e-7)
+    assert conditioning(k) == pytest.approx((a + 2 * b) / (a - b), rel=1e-7)
+
+
+def test_a_repeated_point_makes_the_empirical_kernel_singular(key):
+    key_x, key_w = jax.random.split(key)
+    x = gaussian(key_x, 6, 5)
+    params = init_params(Network((5, 40, 4, 1), "he"), key_w)
+    distinct = empirical_ntk(params, x)
+    repeated = empirical_ntk(params, x.at[3].set(x[0]))
+    rounding = 1e-13 * float(np.trace(repeated))
+    assert smallest_eigenvalue(distinct) > 1e3 * rounding
+    assert abs(smallest_eigenvalue(repeated)) < rounding
+    assert conditioning(repeated) == np.inf
+
+
+@often
+@given(st.lists(st.floats(0.01, 10), min_size=1, max_size=6), seeds)
+def test_conditioning_is_the_ratio_of_the_extreme_eigenvalues(eigenvalues, seed):
+    ratio = max(eigenvalues) / min(eigenvalues)
+    assert conditioning(symmetric(eigenvalues, seed)) == pytest.approx(ratio, rel=1e-10)
+
+
+@pytest.mark.parametrize("smallest", [0.0, 1e-17, -1e-17, -1.0])
+def test_conditioning_is_infinite_unless_the_matrix_is_definite_beyond_rounding(smallest):
+    assert conditioning(np.diag([1.0, smallest, 3.0])) == np.inf
+
+
+def test_conditioning_of_the_identity_is_one_and_of_zero_infinite():
+    assert conditioning(np.eye(4)) == 1.0
+    assert conditioning(np.zeros((4, 4))) == np.inf
+
+
+def test_a_large_but_finite_condition_number_is_not_called_infinite():
+    assert conditioning(np.diag([1.0, 1e-12])) == pytest.approx(1e12, rel=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(3, 7), (7, 3), (4, 4), (1, 5), (5, 1)])
+def test_prescribed_singular_values_are_found_in_both_rectangular_directions(shape):
+    values = np.linspace(0.5, 3.0, min(shape))
+    f = with_singular_values(values, shape)
+    assert smallest_singular_value(f) == pytest.approx(values.min(), rel=1e-12)
+    assert smallest_singular_value(f.T) == pytest.approx(values.min(), rel=1e-12)
+
+
+def test_a_rank_deficient_matrix_has_smallest_singular_value_zero():
+    f = with_singular_values([0.0, 1.0, 2.0], (3, 6))
+    assert 0 <= smallest_singular_value(f) < 1e-14
+
+
+def test_squared_singular_value_of_features_is_an_eigenvalue_of_their_gram_matrix(key):
+    key_x, key_w = jax.random.split(key)
+    x = gaussian(key_x, 6, 5)
+    _, wide = feature_matrices(init_params(Network((5, 30, 1)), key_w), x)
+    assert smallest_singular_value(wide) ** 2 == pytest.approx(
+        smallest_eigenvalue(wide @ wide.T), rel=1e-10
+    )
+
+
+def test_with_fewer_neurons_than_samples_the_singular_value_is_about_the_columns(key):
+    key_x, key_w = jax.random.split(key)
+    x = gaussian(key_x, 40, 5)
+    _, narrow = feature_matrices(init_params(Network((5, 4, 1)), key_w), x)
+    sigma = smallest_singular_value(narrow)
+    assert sigma**2 == pytest.approx(smallest_eigenvalue(narrow.T @ narrow), rel=1e-8)
+    assert abs(smallest_eigenvalue(narrow @ narrow.T)) < 1e-10 * sigma**2

@@ -1,0 +1,218 @@
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ntk_utils import (
+    Network,
+    apply,
+    contradictions,
+    empirical_ntk,
+    gauss_newton,
+    gaussian,
+    gradient_descent,
+    init_params,
+    uniform_sphere,
+)
+
+
+def problem(key, widths=(6, 16, 64, 1), n=10):
+    """Weights, samples and Gaussian labels."""
+    key_x, key_w, key_y = jax.random.split(key, 3)
+    params = init_params(Network(widths, "he"), key_w)
+    return params, uniform_sphere(key_x, n, widths[0]), jax.random.normal(key_y, (n,))
+
+
+def jacobian(params, x):
+    columns = jax.jacobian(lambda p: apply(p, x))(params)
+    return np.concatenate([np.asarray(c).reshape(len(x), -1) for c in columns], axis=1)
+
+
+def flat(params):
+    return np.concatenate([np.ravel(w) for w in params])
+
+
+def states(fit, x, y):
+    r = np.asarray(apply(fit.params, x)) - np.asarray(y)
+    return (r**2).sum() / 2, np.abs(r).max()
+
+
+@pytest.mark.parametrize("train", [gauss_newton, gradient_descent])
+def test_the_last_loss_and_error_are_those_of_the_returned_weights(train, key):
+    params, x, y = problem(key)
+    fit = train(params, x, y, steps=3)
+    assert fit.losses.shape == fit.errors.shape == (4,)
+    np.testing.assert_allclose([fit.losses[-1], fit.errors[-1]], states(fit, x, y), rtol=1e-12)
+    start = np.asarray(apply(params, x)) - np.asarray(y)
+    np.testing.assert_allclose(fit.losses[0], start @ start / 2, rtol=1e-12)
+
+
+def test_a_gauss_newton_step_is_levenbergs_in_the_jacobian_of_all_weights(key):
+    params, x, y = problem(key)
+    fit = gauss_newton(params, x, y, steps=1)
+    j = jacobian(params, x)
+    damping = 1e-3 * np.trace(j @ j.T) / len(x)
+    r = np.asarray(apply(params, x) - y)
+    step = np.linalg.solve(j.T @ j + damping * np.eye(j.shape[1]), j.T @ r)
+    np.testing.assert_allclose(flat(params) - flat(fit.params), step, rtol=1e-7, atol=1e-9)
+
+
+def test_a_step_of_gradient_descent_is_the_gradient_of_half_the_squared_residual(key):
+    params, x, y = problem(key)
+    fit = gradient_descent(params, x, y, steps=1, step_size=0.01)
+    gradient = jax.grad(lambda p: ((apply(p, x) - y) ** 2).sum() / 2)(params)
+    np.testing.assert_allclose(flat(params) - flat(fit.params), 0.01 * flat(gradient), rtol=1e-9)
+
+
+def test_the_step_size_is_by_default_one_over_the_largest_eigenvalue(key):
+    params, x, y = problem(key)
+    eta = 1 / np.linalg.eigvalsh(empirical_ntk(params, x))[-1]
+    default = gradient_descent(params, x, y, steps=20)
+    np.testing.assert_allclose(
+        default.losses, gradient_descent(params, x, y, steps=20, step_size=eta).losses, rtol=1e-9
+    )
+
+
+def test_a_linear_model_follows_the_closed_form_of_gradient_descent(key):
+    params, x, y = problem(key, widths=(12, 1), n=8)
+    k = np.asarray(x @ x.T)
+    eta = 1 / np.linalg.eigvalsh(k)[-1]
+    r = np.asarray(apply(params, x) - y)
+    fit = gradient_descent(params, x, y, steps=450, tolerance=1e-300)
+    for t in (0, 1, 200, 201, 450):  # within one compiled call of 200 steps, and across them
+        r_t = np.linalg.matrix_power(np.eye(8) - eta * k, t) @ r
+        np.testing.assert_allclose(fit.losses[t], r_t @ r_t / 2, rtol=1e-6, atol=1e-20)
+    assert len(fit.losses) == 451
+
+
+def test_orthogonal_samples_are_fitted_by_one_step_of_gradient_descent():
+    x = np.sqrt(5) * np.eye(5)
+    fit = gradient_descent([np.ones((5, 1))], x, np.arange(5))
+    assert len(fit.losses) == 2
+    assert fit.errors[-1] < 1e-12
+    np.testing.assert_allclose(fit.params[0][:, 0], np.arange(5) / np.sqrt(5), atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_gauss_newton_fits_any_labels_when_one_layer_is_wide(seed):
+    params, x, y = problem(jax.random.key(seed), widths=(6, 16, 80, 1))
+    scale = 10.0 ** (seed % 5 - 2)  # labels from 0.01 to 100
+    fit = gauss_newton(params, x, scale * y)
+    assert fit.errors[-1] <= 1e-9
+    assert (np.diff(fit.losses) <= 0).all()
+    assert states(fit, x, scale * y)[1] <= 1e-9
+
+
+def test_gauss_newton_converges_quadratically_near_the_fit(key):
+    errors = gauss_newton(*problem(key, widths=(20, 400, 1)), tolerance=1e-12).errors
+    assert errors[-1] < 1e-12
+    assert len(errors) < 12
+    assert errors[-2] < errors[-3] ** 1.3
+
+
+def test_gradient_descent_fits_within_twice_the_steps_of_the_frozen_kernel(key):
+    params, x, y = problem(key, widths=(20, 400, 1))
+    eigenvalues = np.linalg.eigvalsh(empirical_ntk(params, x))
+    r = np.linalg.norm(apply(params, x) - y)
+    steps = int(2 * eigenvalues[-1] / eigenvalues[0] * np.log(r / 1e-3))
+    fit = gradient_descent(params, x, y, steps=steps, tolerance=1e-3)
+    assert fit.errors[-1] <= 1e-3 < fit.errors[-2]
+    assert steps / 10 < len(fit.losses) <= steps + 1
+
+
+def test_gradient_descent_stops_at_the_step_that_reaches_the_tolerance(key):
+    params, x, y = problem(key)
+    fit = gradient_descent(params, x, y, steps=3000, tolerance=0.1)
+    taken = len(fit.losses) - 1
+    again = gradient_descent(params, x, y, steps=taken)
+    np.testing.assert_allclose(flat(fit.params), flat(again.params), rtol=1e-9)
+    assert fit.errors[-1] <= 0.1 < fit.errors[-2]
+
+
+def test_labels_that_are_fitted_already_need_no_step(key):
+    params, x, _ = problem(key)
+    for train in (gauss_newton, gradient_descent):
+        fit = train(params, x, apply(params, x))
+        assert fit.losses.shape == (1,)
+        assert fit.losses[0] == 0
+
+
+def test_fewer_weights_than_samples_cannot_fit_generic_labels(key):
+    params, x, y = problem(key, widths=(4, 3, 1), n=40)
+    fit = gauss_newton(params, x, y, steps=30)
+    assert fit.errors[-1] > 1e-3
+    assert (np.diff(fit.losses) <= 0).all()
+    assert np.isfinite(flat(fit.params)).all()
+
+
+def test_integer_labels_and_single_precision_samples_are_taken(key):
+    params, x, _ = problem(key)
+    fit = gauss_newton(params, jnp.asarray(x, dtype="float32"), np.arange(len(x)) % 3)
+    assert fit.errors[-1] <= 1e-9
+    assert fit.params[0].dtype == jnp.float64
+
+
+@pytest.mark.parametrize("train", [gauss_newton, gradient_descent])
+def test_the_given_weights_are_not_changed(train, key):
+    params, x, y = problem(key)
+    before = [np.array(w) for w in params]
+    train(params, x, y, steps=3)
+    for w, w_before in zip(params, before, strict=True):
+        np.testing.assert_array_equal(w, w_before)
+
+
+def test_contradictions_of_a_known_configuration():
+    x = np.array([[1.0, 2.0], [3.0, 6.0], [-1.0, -2.0], [1.0, 2.0], [0.0, 0.0], [0.0, 0.0]])
+    assert contradictions(x, [1.0, 3.0, 7.0, 1.0, 0.0, 0.0]) == []
+    assert contradictions(x, [1.0, 1.0, 7.0, 2.0, 0.0, 5.0]) == [(0, 1), (0, 3), (1, 3), (5, 5)]
+
+
+def test_samples_in_general_position_have_no_contradictions(key):
+    assert contradictions(gaussian(key, 300, 3), jax.random.normal(key, (300,))) == []
+
+
+@pytest.mark.parametrize("factor", [0.1, 1.0, 7.0])
+def test_a_multiple_of_a_sample_with_that_multiple_of_its_label_is_fitted(factor, key):
+    params, x, y = problem(key)
+    x, y = x.at[4].set(factor * x[1]), y.at[4].set(factor * y[1])
+    assert contradictions(x, y) == []
+    assert gauss_newton(params, x, y).errors[-1] <= 1e-9
+
+
+def test_contradictory_labels_are_refused_by_the_names_of_their_samples(key):
+    params, x, y = problem(key)
+    x = x.at[4].set(x[1]).at[8].set(x[1])
+    message = r"y: expected labels .*, got contradictory .* \(1, 4\), \(1, 8\), \(4, 8\)"
+    with pytest.raises(ValueError, match=message):
+        gauss_newton(params, x, y)
+
+
+def test_many_contradictions_are_listed_in_part():
+    x = np.ones((30, 3))
+    with pytest.raises(ValueError, match=r"\(0, 10\) and 425 more$"):
+        gauss_newton([np.ones((3, 1))], x, np.arange(30.0))
+
+
+def test_contradictory_labels_keep_every_network_above_the_floor(key):
+    params, x, y = problem(key)
+    x, y = x.at[4].set(x[1]), y.at[1].set(1.0).at[4].set(-1.0)
+    fit = gradient_descent(params, x, y, steps=3000)
+    assert (fit.losses >= 1 - 1e-12).all()
+    assert fit.losses[-1] < 1.01  # (1 - (-1))²/4 = 1 is reached: all else is fitted
+
+
+def test_too_large_a_step_is_an_error_that_names_it(key):
+    params, x, y = problem(key, widths=(6, 1))
+    with pytest.raises(ValueError, match=r"step_size: expected .* stable, got 10"):
+        gradient_descent(params, x, y, steps=500, step_size=10.0)
+
+
+def test_importing_the_package_imports_neither_training_nor_report():
+    code = (
+        "import sys, ntk_utils; "
+        "assert not {'ntk_utils.training', 'ntk_utils.report', 'pandas'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
