@@ -231,7 +231,14 @@ BAD_CALLS = {
         bad(ValueError, "init[1]", "finite", "inf", (3, 4, 1), (0.5, np.inf)),
         bad(TypeError, "init[0]", "real number", "'he'", (3, 4, 1), ("he", "he")),
     ],
-    "init_params": [*bad_networks(KEY), *bad_keys(lambda key: (NETWORK, key))],
+    "init_params": [
+        *bad_networks(KEY),
+        *bad_keys(lambda key: (NETWORK, key)),
+        bad(
+            ValueError, "pad_to", "at least (3, 8, 1)", "(3, 7, 1)", NETWORK, KEY, pad_to=(3, 7, 1)
+        ),
+        bad(ValueError, "pad_to", "at least (3, 8, 1)", "(3, 8)", NETWORK, KEY, pad_to=(3, 8)),
+    ],
     "apply": bad_weights_or_samples(),
     "feature_matrices": bad_weights_or_samples(),
     "backward_matrices": bad_weights_or_samples(),
