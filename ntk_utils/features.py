@@ -131,7 +131,6 @@ def mean_feature_gram(
     norms = np.sqrt(np.diagonal(gram))
     lengths = np.outer(norms, norms)
     cosine = np.clip(gram / np.where(lengths > 0, lengths, 1), -1, 1)
-    np.fill_diagonal(cosine, 1)
     angle = np.arccos(cosine)
     kernel = (np.sin(angle) + (np.pi - angle) * cosine) / (2 * np.pi)
     return network.widths[k] * network.betas[k - 1] ** 2 * lengths * kernel
