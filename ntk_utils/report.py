@@ -229,7 +229,7 @@ def conditioning_report(
     asked = network.widths[wide]
     draws, width = [], None
     for n in [asked] if repeated else _doublings(network.widths, wide, len(x)):
-        draws.append(_draw(x, (*network.widths[:wide], n, *network.widths[wide + 1 :]), n, seeds))
+        draws.append(_draw(x, network.widths, wide, n, seeds))
         if width is None and not repeated and draws[-1].share.median() >= limit["share"] / 2:
             width = n
         if width is not None and n >= asked:
@@ -289,14 +289,17 @@ def _doublings(widths: tuple[int, ...], wide: int, n_samples: int) -> Iterator[i
         m += 1
 
 
-def _draw(x, widths, n, seeds) -> pd.DataFrame:
-    network = Network(widths, (1.0,) * (len(widths) - 1))
-    unit = math.prod(2 / n_l for n_l in widths[1:-1])
+def _draw(x, widths, wide: int, n: int, seeds) -> pd.DataFrame:
+    """Networks of which layer `wide` has n neurons instead: a row for each seed."""
+    network = Network((*widths[:wide], n, *widths[wide + 1 :]), (1.0,) * (len(widths) - 1))
+    unit = math.prod(2 / n_l for n_l in network.widths[1:-1])
+    # stored at least as wide as the given network: one compilation serves all narrower ones
+    stored = tuple(map(max, network.widths, widths))
 
     def measure(width, key):  # noqa: ARG001  (the width enters the key)
-        params = init_params(network, key)
+        params = init_params(network, key, pad_to=stored)
         # without a layer of full rank the bound is 0, and not worth a compilation
-        lower = schur_lower_bound(params, x) if max(widths[:-1]) >= len(x) else 0.0
+        lower = schur_lower_bound(params, x) if max(network.widths[:-1]) >= len(x) else 0.0
         return {"lower": unit * lower, **_sizes(unit * np.asarray(empirical_ntk(params, x)))}
 
     return sweep(measure, {"width": [n]}, seeds, progress=False)
@@ -304,6 +307,8 @@ def _draw(x, widths, n, seeds) -> pd.DataFrame:
 
 def _sizes(k: np.ndarray) -> dict[str, float]:
     lambda_min = smallest_eigenvalue(k)
+    if abs(lambda_min) <= len(k) * np.finfo(np.float64).eps * np.trace(k):
+        lambda_min = 0.0  # singular up to rounding, whose digits differ from machine to machine
     diagonal = float(np.diagonal(k).mean())
     share = lambda_min / diagonal if diagonal > 0 else 0.0  # every neuron of a narrow layer is off
     return {"lambda_min": lambda_min, "upper": diagonal_upper_bound(k), "share": share}
