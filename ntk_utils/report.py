@@ -123,7 +123,7 @@ class ConditioningReport:
     Attributes:
       summary: one row a quantity: what is known without drawing a network, and the answer.
       table: one row a width of the wide layer, and one for the limit (width inf): medians of
-        lower, lambda_min, upper and share.
+        lower, lambda_min (0 where it is rounding), upper and share.
       draws: one row a drawn network: width, seed, lower, lambda_min, upper, share.
       width: the smallest width at which the kernel is well conditioned, None if none was found.
     """
@@ -154,7 +154,8 @@ class ConditioningReport:
         rounding = 1e-12 * self.table.upper.iloc[-1]
         positive = self.draws[self.draws.lambda_min > rounding]
         plotting.measured(ax, positive, "width", "lambda_min", label=r"measured $\lambda_{\min}$")
-        plotting.bound(ax, widths, finite.upper.to_numpy(), side="upper", label="smallest $K_{ii}$")
+        upper = finite.upper.where(finite.upper > rounding).to_numpy()
+        plotting.bound(ax, widths, upper, side="upper", label="smallest $K_{ii}$")
         certified = finite.lower.where(finite.lower > rounding).to_numpy()
         if np.isfinite(certified).sum() > 1:
             plotting.bound(ax, widths, certified, side="lower", label="Schur bound")
