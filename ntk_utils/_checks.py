@@ -89,6 +89,11 @@ def samples(name: str, value) -> jax.Array:
     return x
 
 
+def labels(name: str, value) -> np.ndarray:
+    """Labels, shape (N,)."""
+    return np.asarray(_real_array(name, value, 1))
+
+
 def weights(name: str, value) -> tuple[jax.Array, ...]:
     """Weight matrices of shapes (n_0, n_1), (n_1, n_2), …, (n_{L-1}, 1)."""
     if not isinstance(value, tuple | list) or not value:

@@ -25,10 +25,6 @@ _CHUNK = 200
 """Steps of gradient descent that one compiled call makes."""
 
 
-def _labels(name: str, value) -> np.ndarray:
-    return np.asarray(_checks._real_array(name, value, 1))
-
-
 class Fit(NamedTuple):
     """What training returns: the weights, and two numbers for each state on the way to them."""
 
@@ -40,7 +36,7 @@ class Fit(NamedTuple):
     """max_i |f(x_i) - y_i|, likewise: the ε to which the labels are fitted"""
 
 
-@checked(x=_checks.inputs, y=_labels)
+@checked(x=_checks.inputs, y=_checks.labels)
 def contradictions(x: Float[ArrayLike, "N d"], y: Float[ArrayLike, " N"]) -> list[tuple[int, int]]:
     """Return the pairs of samples whose labels no ReLU network without biases can both fit.
 
@@ -71,7 +67,7 @@ def contradictions(x: Float[ArrayLike, "N d"], y: Float[ArrayLike, " N"]) -> lis
 @checked(
     params=_checks.weights,
     x=_checks.inputs,
-    y=_labels,
+    y=_checks.labels,
     steps=_checks.positive_integer,
     tolerance=_checks.positive_number,
 )
@@ -131,7 +127,7 @@ def gauss_newton(
 @checked(
     params=_checks.weights,
     x=_checks.inputs,
-    y=_labels,
+    y=_checks.labels,
     steps=_checks.positive_integer,
     tolerance=_checks.positive_number,
 )
