@@ -88,7 +88,7 @@ SHARPNESS = {
 
 @pytest.mark.parametrize("widths", [*SHARPNESS, (4, 5, 30, 5, 1)])
 def test_smallest_eigenvalue_lies_between_schur_and_diagonal_on_every_draw(widths):
-    for seed in range(25):
+    for seed in range(100):
         params, x = draw(widths, seed)
         k = empirical_ntk(params, x)
         lambda_min = smallest_eigenvalue(k)
@@ -324,13 +324,30 @@ def test_measured_eigenvalue_stays_within_constants_of_both_rates_across_sizes(k
     assert to_upper.max() < 0.2
 
 
-def mean_ratios_to_rates(n_samples, width, key):
-    """λ_min over the two rates, mean over 5 draws; N = d and a second layer of 50."""
+@pytest.mark.parametrize("n_samples", [25, 100])
+def test_the_lower_rate_fails_for_a_repeated_sample_and_the_upper_one_for_samples_too_long(
+    n_samples, key
+):
+    def repeat_one(x):
+        return x.at[1].set(x[0])
+
+    to_lower, _ = mean_ratios_to_rates(n_samples, 8 * n_samples, key, repeat_one, n_draws=3)
+    assert abs(to_lower) < 1e-10
+    # of norm 10 √d: the rates are those of norm √d
+    _, to_upper = mean_ratios_to_rates(n_samples, 8 * n_samples, key, lambda x: 10 * x, n_draws=3)
+    assert to_upper > 2
+
+
+def mean_ratios_to_rates(n_samples, width, key, change=lambda x: x, n_draws=12):
+    """λ_min over the two rates, mean over the draws; N = d and a second layer of 50.
+
+    Three keys and three sizes make 108 draws.
+    """
     network = Network((n_samples, width, 50, 1), "he")
     ratios = []
-    for k in jax.random.split(key, 5):
+    for k in jax.random.split(key, n_draws):
         key_x, key_w = jax.random.split(k)
-        x = uniform_sphere(key_x, n_samples, n_samples)
+        x = change(uniform_sphere(key_x, n_samples, n_samples))
         lambda_min = smallest_eigenvalue(empirical_ntk(init_params(network, key_w), x))
         rates = nguyen21_lambda_min_lower(network, x), nguyen21_lambda_min_upper(network)
         ratios.append(lambda_min / np.array(rates))
