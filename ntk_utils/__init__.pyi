@@ -5,6 +5,7 @@ from . import experiments as experiments
 from . import features as features
 from . import kernels as kernels
 from . import networks as networks
+from . import operators as operators
 from . import plotting as plotting
 from . import power_series as power_series
 from . import report as report
@@ -47,6 +48,13 @@ from .networks import as_stax as as_stax
 from .networks import backward_matrices as backward_matrices
 from .networks import feature_matrices as feature_matrices
 from .networks import init_params as init_params
+from .operators import Estimate as Estimate
+from .operators import Solution as Solution
+from .operators import largest_eigenvalue as largest_eigenvalue
+from .operators import ntk_diagonal as ntk_diagonal
+from .operators import ntk_operator as ntk_operator
+from .operators import ntk_solve as ntk_solve
+from .operators import trace_of_square as trace_of_square
 from .plotting import use_style as use_style
 from .power_series import limiting_lower_bound as limiting_lower_bound
 from .power_series import limiting_power_series as limiting_power_series

@@ -1,10 +1,12 @@
 """Experiments: seeds × sizes → tidy table, exponents with intervals, verdicts."""
 
+import concurrent.futures
+import functools
 import itertools
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple, SupportsIndex
 
 import jax
@@ -24,6 +26,8 @@ def sweep(
     grid: Mapping[str, Iterable] | Iterable[Mapping],
     seeds: Iterable[SupportsIndex],
     *,
+    executor: concurrent.futures.Executor | None = None,
+    cache: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Measure something at every point of a grid, for every seed, and return one tidy table.
@@ -38,6 +42,13 @@ def sweep(
         themselves, each a mapping from names to values with the same names. Values are numbers,
         strings, or sequences of them.
       seeds: different integers >= 0.
+      executor: where to measure, several points at a time: any `concurrent.futures.Executor`, such
+        as `ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))` (JAX must not be
+        forked) or Dask's `client.get_executor()`. It stays open. The table is the same.
+      cache: folder for finished measurements. Each is written at once; the same sweep run again,
+        whole or in part, reads it back and measures only what is missing. A measurement belongs to
+        the code of `measure` and to all that the code refers to: after a change nothing old is
+        read. Open only folders that you trust: Python's pickles can run code.
       progress: show a progress bar.
 
     Returns: a table with one row a measurement: the names of the grid, `seed`, then the measured
@@ -47,10 +58,20 @@ def sweep(
       ValueError: no point, no seed, a repeated point or seed, points with different names, a name
         that is taken by `seed` or `key`, a measured name that the table already has.
       TypeError: `measure` is not callable or returns something else, a seed is no integer, a value
-        cannot be written as JSON.
+        cannot be written as JSON, `executor` is none; `measure` refers to something that cannot be
+        sent to another process (with an executor) or compared between two runs (with a cache).
+
+    Warns:
+      RuntimeWarning: a file in `cache` is damaged; its point is measured again.
     """
     if not callable(measure):
         raise TypeError(f"measure: expected a function, got {type(measure).__name__}")
+    if executor is not None and not isinstance(executor, concurrent.futures.Executor):
+        raise TypeError(
+            f"executor: expected a concurrent.futures.Executor, got {type(executor).__name__}"
+        )
+    if cache is not None and not isinstance(cache, str | os.PathLike):
+        raise TypeError(f"cache: expected the path of a folder, got {type(cache).__name__}")
     points = _points(grid)
     seeds = [_checks.order(f"seeds[{i}]", seed) for i, seed in enumerate(_iterable("seeds", seeds))]
     if not seeds:
@@ -58,17 +79,82 @@ def sweep(
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds: expected different integers, got {seeds}")
 
-    rows = []
-    for point, seed in tqdm(list(itertools.product(points, seeds)), disable=not progress):
-        row = {**point, "seed": seed}
-        rows.append(row | _measured(measure(**point, key=_key(seed, point)), taken=row.keys()))
+    jobs = dict(enumerate(itertools.product(points, seeds)))
+    names = [(_fingerprint(point), seed) for point, seed in jobs.values()]
+    measured, store = {}, None
+    if cache is not None:
+        from ntk_utils._store import Store
+
+        store = Store(cache, measure)
+        for i, name in enumerate(names):
+            if (found := store.load(*name)) is not None:
+                measured[i] = found
+    missing = {i: job for i, job in jobs.items() if i not in measured}
+    with tqdm(total=len(jobs), initial=len(measured), disable=not progress) as bar:
+        for i, result in _completed(measure, missing, executor):
+            measured[i] = result
+            if store:
+                store.save(*names[i], result)
+            bar.update()
+    rows = [{**point, "seed": seed, **measured[i]} for i, (point, seed) in jobs.items()]
     return pd.DataFrame(rows)
+
+
+def _completed(measure, jobs: dict, executor) -> Iterator[tuple[int, dict[str, float]]]:
+    """Measure at every (point, seed) of `jobs`; yield each result as soon as it is there."""
+    if executor is None:
+        for i, job in jobs.items():
+            yield i, _measure(measure, *job)
+        return
+    if isinstance(executor, concurrent.futures.ThreadPoolExecutor):
+        task = functools.partial(_measure, measure)  # threads share what the function refers to
+    else:
+        task = functools.partial(_measure_pickled, _pickled(measure))
+    futures = {executor.submit(task, *job): i for i, job in jobs.items()}
+    try:
+        for future in concurrent.futures.as_completed(futures):
+            yield futures[future], future.result()
+    finally:  # an error or an interrupt leaves no work behind
+        for future in futures:
+            future.cancel()
+
+
+def _pickled(measure) -> bytes:
+    import cloudpickle  # unlike pickle, it takes functions that a notebook defines
+
+    try:
+        return cloudpickle.dumps(measure)
+    except Exception as error:  # whatever the objects to which it refers raise
+        raise TypeError(
+            f"measure: expected a function that can be sent to another process, got {error}"
+        ) from error
+
+
+def _measure_pickled(pickled: bytes, point: Mapping, seed: int) -> dict[str, float]:
+    return _measure(_unpickled(pickled), point, seed)
+
+
+@functools.lru_cache(maxsize=4)
+def _unpickled(pickled: bytes) -> Callable:
+    """One copy for a worker process: what it has jitted is compiled once."""
+    import cloudpickle
+
+    return cloudpickle.loads(pickled)
+
+
+def _measure(measure, point: Mapping, seed: int) -> dict[str, float]:
+    try:
+        result = measure(**point, key=_key(seed, point))
+        return _measured(result, taken={*point, "seed"})
+    except Exception as error:
+        error.add_note(f"sweep: this was at {dict(point)}, seed {seed}")
+        raise
 
 
 def _measured(result, taken) -> dict[str, float]:
     named = result if isinstance(result, Mapping) else {"value": result}
     if twice := taken & named.keys():
-        raise ValueError(f"measure: expected names other than {list(taken)}, got {sorted(twice)}")
+        raise ValueError(f"measure: expected names other than {sorted(taken)}, got {sorted(twice)}")
     try:
         return {name: float(value) for name, value in named.items()}
     except (TypeError, ValueError) as error:

@@ -5,35 +5,40 @@ of the outputs in all weights, nothing divided by a width.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from ntk_utils import _checks
 from ntk_utils._checks import checked
-from ntk_utils.networks import Params, backward, features
+from ntk_utils.networks import Params
 
 
 @checked(params=_checks.weights, x=_checks.inputs)
-@jax.jit
 def empirical_ntk(params: Params, x: Float[ArrayLike, "N d"]) -> Float[Array, "N N"]:
     """Compute the empirical NTK without the Jacobian.
 
         K̄ = J Jᵀ = Σ_{k=0}^{L-1} (F_k F_kᵀ) ∘ (B_{k+1} B_{k+1}ᵀ),
 
     with the feature and backward matrices of `networks`; ∘ is the entrywise product. All layers are
-    trained. The cost is O(N² Σ n_l), where J Jᵀ costs O(N² · number of weights).
+    trained. The cost is O(N² Σ n_l), where J Jᵀ costs O(N² · number of weights); only tiles on and
+    below the diagonal are computed. A layer wider than both its neighbours is never held as a whole
+    once it is large, so memory is O(N² + N · the other widths).
 
     Source: the decomposition is restated for this object by Karhadkar, Murray, Montúfar
       (arXiv:2405.14630).
 
     Args:
       params: (W_1, …, W_L).
-      x: samples, shape (N, d).
+      x: samples, shape (N, d). If its rows are placed over several devices (`jax.sharding`), so are
+        those of K̄, and each device computes its own.
 
     Returns: K̄, shape (N, N), positive semidefinite; the limit of `limiting_ntk` is that of
       K̄ ∏_{l=1}^{L-1} 2/n_l for weights of variance 1.
@@ -42,11 +47,10 @@ def empirical_ntk(params: Params, x: Float[ArrayLike, "N d"]) -> Float[Array, "N
       ValueError, TypeError: matrices that do not fit together or do not fit x, non-finite entries,
         a wrong rank.
     """
-    return sum(_layer_terms(params, x))
+    return _on_devices_of_x(_empirical_ntk, params, x)
 
 
 @checked(params=_checks.weights, x=_checks.inputs)
-@jax.jit
 def layer_ntks(params: Params, x: Float[ArrayLike, "N d"]) -> Float[Array, "L N N"]:
     """Compute the L terms of the empirical NTK, one for each weight matrix.
 
@@ -60,13 +64,142 @@ def layer_ntks(params: Params, x: Float[ArrayLike, "N d"]) -> Float[Array, "L N 
 
     Returns: the terms, shape (L, N, N).
     """
-    return jnp.stack(_layer_terms(params, x))
+    return _on_devices_of_x(_layer_ntks, params, x)
 
 
-def _layer_terms(params, x):
-    f = features(params, x)
-    b = backward(params, f)
-    return [(f_k @ f_k.T) * (b_next @ b_next.T) for f_k, b_next in zip(f, b, strict=True)]
+@functools.partial(jax.jit, static_argnums=2)
+def _empirical_ntk(params, x, blocks):
+    return _whole([sum(tiles) for tiles in zip(*_layer_terms(params, x, blocks), strict=True)])
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _layer_ntks(params, x, blocks):
+    return jnp.stack([_whole(tiles) for tiles in _layer_terms(params, x, blocks)])
+
+
+def _layer_terms(params, x, blocks):
+    """The terms (F_k F_kᵀ) ∘ (B_{k+1} B_{k+1}ᵀ), k = 0, …, L-1, each as a list of tiles."""
+    f = _held_features(params, x)
+    b, b_times_w = jnp.ones_like(x[:, :1]), None
+    gram_b = _gram(b, blocks)
+    terms = []
+    for k in range(len(params) - 1, 0, -1):  # here b is B_{k+1}, or b_times_w is B_{k+1} W_{k+1}ᵀ
+        w_in, w_out = params[k - 1 : k + 1]
+        if f[k] is None:
+            gram_f, gram_b_k, b_times_w = _stream(f[k - 1], w_in, w_out, b, blocks)
+        else:
+            b = (f[k] > 0) * (b @ w_out.T if b_times_w is None else b_times_w)
+            gram_f, gram_b_k, b_times_w = _gram(f[k], blocks), _gram(b, blocks), None
+        terms.append(_product(gram_f, gram_b))
+        gram_b = gram_b_k
+    terms.append(_product(_gram(x, blocks), gram_b))
+    return terms[::-1]
+
+
+# --- symmetry: a Gram matrix by its tiles on and left of the diagonal -----------------------------
+
+
+def _row_blocks(n: int) -> tuple[tuple[int, int], ...]:
+    """Rows lo:hi of the tiles; all rows in one where there is little to gain."""
+    n_blocks = min(8, max(1, n // 256))
+    edges = [n * i // n_blocks for i in range(n_blocks + 1)]
+    return tuple(itertools.pairwise(edges))
+
+
+def _gram(a, blocks):
+    return [a[lo:hi] @ a[:hi].T for lo, hi in blocks]
+
+
+def _product(a, b):
+    return list(map(jnp.multiply, a, b))
+
+
+def _whole(tiles):
+    """The symmetric matrix of which `_gram` has given the tiles."""
+    if len(tiles) == 1:
+        return tiles[0]
+    n = tiles[-1].shape[1]
+    lower = jnp.tril(jnp.concatenate([jnp.pad(t, ((0, 0), (0, n - t.shape[1]))) for t in tiles]))
+    return lower + jnp.tril(lower, -1).T
+
+
+# --- many devices ---------------------------------------------------------------------------------
+
+
+def _on_devices_of_x(kernel, params, x):
+    """`kernel(params, x, blocks)`, its rows placed over the devices as those of x are."""
+    if not _checks.is_distributed(x):
+        return kernel(params, x, _row_blocks(len(x)))
+    mesh, rows = x.sharding.mesh, x.sharding.spec[:1]
+    # a mesh on which XLA itself chooses what is sent where, and thus no tiles
+    mesh_of_xla = Mesh(
+        mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * mesh.devices.ndim
+    )
+    params = jax.device_put(params, NamedSharding(mesh_of_xla, P()))
+    x = jax.device_put(x, NamedSharding(mesh_of_xla, P(*rows)))
+    k = kernel(params, x, ((0, len(x)),))
+    return jax.device_put(k, NamedSharding(mesh, P(*[None] * (k.ndim - 2), *rows)))
+
+
+# --- memory: the units of a wide layer in chunks --------------------------------------------------
+
+_LARGE = 2**22  # entries of a feature matrix that is not held if it can be helped, 32 MiB
+_CHUNK = 1024  # neurons; larger chunks fall out of the processor's caches
+
+
+def _held_features(params, x):
+    """F_0, …, F_{L-1}; None in place of a layer whose units stream through in chunks."""
+    f = [x]
+    for k, w in enumerate(params[:-1], start=1):
+        if f[-1] is None:
+            f.append(jax.nn.relu(_through(f[-2], params[k - 2], w)))
+        else:
+            f.append(None if _streams(params, k, len(x)) else jax.nn.relu(f[-1] @ w))
+    return f
+
+
+def _streams(params, k, n_samples) -> bool:
+    """Whether F_k is too large to be held, and narrower layers on both sides of it are."""
+    (before, n), after = params[k - 1].shape, params[k].shape[1]
+    return n_samples * n > _LARGE and n >= before and n > after
+
+
+def _through(f_below, w_in, w_out):
+    """F_k W_{k+1} without F_k."""
+
+    def add(total, chunk):
+        w_in, w_out = chunk
+        return total + jax.nn.relu(f_below @ w_in) @ w_out, None
+
+    zeros = jnp.zeros((len(f_below), w_out.shape[1]), f_below.dtype)
+    return jax.lax.scan(add, zeros, _chunks(w_in, w_out))[0]
+
+
+def _stream(f_below, w_in, w_out, b_above, blocks):
+    """F_k F_kᵀ, B_k B_kᵀ and B_k W_kᵀ without F_k and B_k."""
+
+    def sums(chunk):
+        w_in, w_out = chunk
+        f = jax.nn.relu(f_below @ w_in)
+        b = (f > 0) * (b_above @ w_out.T)
+        return _gram(f, blocks), _gram(b, blocks), b @ w_in.T
+
+    chunks = _chunks(w_in, w_out)
+    shapes = jax.eval_shape(sums, jax.tree.map(lambda w: w[0], chunks))
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    add = lambda total, chunk: (jax.tree.map(jnp.add, total, sums(chunk)), None)  # noqa: E731
+    return jax.lax.scan(add, zeros, chunks)[0]
+
+
+def _chunks(w_in, w_out):
+    """W_k by columns and W_{k+1} by rows; the last chunk is filled with neurons of weights 0."""
+    n = w_in.shape[1]
+    n_chunks = math.ceil(n / _CHUNK)
+    size = math.ceil(n / n_chunks)
+    surplus = n_chunks * size - n
+    w_in = jnp.pad(w_in, ((0, 0), (0, surplus))).reshape(-1, n_chunks, size)
+    w_out = jnp.pad(w_out, ((0, surplus), (0, 0))).reshape(n_chunks, size, -1)
+    return w_in.swapaxes(0, 1), w_out
 
 
 @checked(x=_checks.inputs, depth=_checks.positive_integer)

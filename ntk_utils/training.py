@@ -53,7 +53,6 @@ def contradictions(x: Float[ArrayLike, "N d"], y: Float[ArrayLike, " N"]) -> lis
     Raises:
       ValueError: x and y are not of the same length.
     """
-    _same_length(x, y)
     norms = np.linalg.norm(x, axis=1)
     at_zero = [(int(i), int(i)) for i in np.flatnonzero((norms == 0) & (y != 0))]
     unlike = [
@@ -104,7 +103,6 @@ def gauss_newton(
       ValueError: the labels contradict each other, with the pairs of `contradictions`; x and y of
         different lengths; weights that do not fit together or do not fit x.
     """
-    _same_length(x, y)
     if pairs := contradictions(x, y):
         raise ValueError(
             "y: expected labels that a ReLU network can fit, "
@@ -158,7 +156,6 @@ def gradient_descent(
       ValueError: x and y of different lengths, weights that do not fit together or do not fit x, a
         step size that is not positive, or one at which the loss overflows.
     """
-    _same_length(x, y)
     params, x, y = _in_double(params, x, y)
     if step_size is None:
         step_size = 1 / float(spectrum(empirical_ntk(params, x))[-1])
@@ -178,11 +175,6 @@ def gradient_descent(
             f"step_size: expected one at which gradient descent is stable, got {step_size:.3g}"
         )
     return Fit(params, losses, errors)
-
-
-def _same_length(x, y) -> None:
-    if len(y) != len(x):
-        raise ValueError(f"y: expected {len(x)} labels, one a sample, got {len(y)}")
 
 
 def _shown(pairs, at_most: int = 10) -> str:

@@ -245,6 +245,34 @@ BAD_CALLS = {
     "as_stax": bad_networks(),
     "empirical_ntk": bad_weights_or_samples(),
     "layer_ntks": bad_weights_or_samples(),
+    "ntk_operator": bad_weights_or_samples(),
+    "ntk_diagonal": bad_weights_or_samples(),
+    "ntk_solve": [
+        *bad_weights(X, Y),
+        *bad_samples(W, y=Y),
+        *bad_labels(W, X),
+        bad(ValueError, "x", "3 columns", "(4, 2)", W, X[:, :2], Y),
+        bad(ValueError, "rank", "integer >= 1", "0", W, X, Y, rank=0),
+        bad(ValueError, "tolerance", "> 0", "0.0", W, X, Y, tolerance=0.0),
+        bad(TypeError, "max_steps", "integer", "1.5", W, X, Y, max_steps=1.5),
+    ],
+    "largest_eigenvalue": [
+        bad(TypeError, "operator", "AbstractLinearOperator", "ndarray", K),
+        bad(ValueError, "operator", "at least 2 × 2", "1 × 1", ntk_utils.ntk_operator(W, X[:1])),
+    ],
+    "trace_of_square": [
+        bad(TypeError, "operator", "AbstractLinearOperator", "ndarray", K, KEY),
+        bad(TypeError, "key", "random key", "0", ntk_utils.ntk_operator(W, X), 0),
+        bad(
+            ValueError,
+            "n_probes",
+            "integer >= 2",
+            "1",
+            ntk_utils.ntk_operator(W, X),
+            KEY,
+            n_probes=1,
+        ),
+    ],
     "limiting_ntk": [
         *bad_samples(depth=2),
         bad(ValueError, "depth", "integer >= 1", "0", X, depth=0),
@@ -373,6 +401,8 @@ BAD_CALLS = {
         bad(TypeError, "seeds", "sequence", "3", X_APART, seeds=3),
     ],
     "sweep": [
+        bad(TypeError, "executor", "Executor", "int", measure, {"n": [1]}, [0], executor=4),
+        bad(TypeError, "cache", "path of a folder", "bool", measure, {"n": [1]}, [0], cache=True),
         bad(TypeError, "measure", "function", "float", 1.0, {"n": [1]}, [0]),
         bad(ValueError, "grid", "at least one point", "none", measure, {}, [0]),
         bad(ValueError, "grid", "at least one point", "none", measure, [], [0]),
@@ -488,9 +518,11 @@ EXEMPT = {
     "ConditioningReport",
     "ConstantColumnWarning",
     "DataWarning",
+    "Estimate",
     "Exponent",
     "Fit",
     "RepeatedRowWarning",
+    "Solution",
 }
 
 

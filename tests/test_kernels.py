@@ -11,10 +11,13 @@ from ntk_utils import (
     Network,
     apply,
     as_stax,
+    backward_matrices,
     empirical_ntk,
     empirical_ntk_fn,
+    feature_matrices,
     gaussian,
     init_params,
+    kernels,
     layer_ntks,
     limiting_ntk,
     smallest_eigenvalue,
@@ -184,6 +187,78 @@ def test_numpy_lists_and_jax_arrays_give_the_same_kernel(function):
     np.testing.assert_array_equal(as_numpy, expected)
     np.testing.assert_array_equal(as_lists, expected)
     assert expected.dtype == jnp.float64
+
+
+# --- tiles, chunks, batches -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "widths"),
+    [
+        (600, (3, 7, 5, 1)),  # tiles
+        (700, (3, 1)),  # tiles, no hidden layer
+        (130, (3, 33000, 2, 1)),  # a wide layer in chunks: the first,
+        (130, (3, 2, 33000, 1)),  # the last,
+        (530, (3, 8000, 40, 8001, 5, 1)),  # two of them, one not divided evenly
+    ],
+)
+def test_tiles_and_chunks_give_the_sum_of_hadamard_products(n_samples, widths):
+    params, x = draw(widths, seed=0, n_samples=n_samples)
+    grams = [
+        (f @ f.T) * (b @ b.T)
+        for f, b in zip(feature_matrices(params, x), backward_matrices(params, x), strict=True)
+    ]
+    assert_close(empirical_ntk(params, x), sum(grams), rtol=1e-14)
+    assert_close(layer_ntks(params, x), np.array(grams), rtol=1e-14)
+
+
+def test_a_tiled_kernel_is_symmetric_to_the_last_bit():
+    k = np.asarray(empirical_ntk(*draw((3, 7, 5, 1), seed=0, n_samples=600)))
+    assert (k == k.T).all()
+
+
+@pytest.mark.parametrize(
+    ("widths", "streams"),
+    [
+        ((4, 9000, 3, 1), [True, False]),
+        ((4, 100, 3, 1), [False, False]),  # small
+        ((4, 9000, 9000, 3, 1), [False, True, False]),  # one of the two must be held
+        ((4, 20000, 9000, 3, 1), [True, False, False]),
+        ((4, 9000, 20000, 1), [False, True]),
+    ],
+)
+def test_layers_that_are_large_and_wider_than_their_neighbours_stream(widths, streams):
+    params = [jax.ShapeDtypeStruct(shape, float) for shape in itertools.pairwise(widths)]
+    assert [kernels._streams(params, k, 1000) for k in range(1, len(params))] == streams
+    x = jax.ShapeDtypeStruct((1000, 4), float)
+    assert jax.eval_shape(kernels._empirical_ntk, params, x, ((0, 1000),)).shape == (1000, 1000)
+
+
+def temporary_bytes(n_samples, width):
+    """What XLA sets aside for a kernel with one wide layer, apart from weights and result."""
+    shapes = itertools.pairwise((8, width, 8, 1))
+    params = tuple(jax.ShapeDtypeStruct(shape, float) for shape in shapes)
+    x = jax.ShapeDtypeStruct((n_samples, 8), float)
+    compiled = kernels._empirical_ntk.lower(params, x, kernels._row_blocks(n_samples)).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def test_memory_does_not_grow_with_n_samples_times_width():
+    narrower, wider = (temporary_bytes(1000, width) for width in (2**16, 2**18))
+    rearranged_weights = 2 * 8 * 8 * 2**18
+    assert wider < narrower + 2 * rearranged_weights
+    assert wider < 8 * 1000 * 2**18 / 5  # F_1 alone would be five times as large
+
+
+def test_many_draws_can_be_batched(key):
+    widths, x = (4, 30, 5, 1), gaussian(key, 7, 4)
+    keys = jax.random.split(key, 6)
+
+    def of_one(key):
+        return empirical_ntk(init_params(Network(widths), key), x)
+
+    batched = jax.vmap(of_one)(keys)
+    assert_close(batched, np.array([of_one(key) for key in keys]))
 
 
 # --- the limit ------------------------------------------------------------------------------------

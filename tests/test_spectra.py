@@ -83,6 +83,71 @@ def test_asymmetry_of_rounding_size_is_accepted():
     assert smallest_eigenvalue(k) == pytest.approx(1.0, abs=1e-8)
 
 
+# --- large matrices: Lanczos iterations on the inverse --------------------------------------------
+
+N_LARGE = 650
+
+
+@pytest.mark.parametrize("condition_number", [1.0, 1e1, 1e3, 1e6, 1e9, 1e12])
+@pytest.mark.parametrize(
+    "bottom",
+    [
+        lambda n: np.arange(n),
+        lambda n: np.maximum(np.arange(n) - 20, 0),
+        lambda n: np.arange(n) > 300,
+    ],
+    ids=["spread", "20 equal", "300 equal"],
+)
+def test_relative_error_is_the_condition_number_times_rounding(condition_number, bottom):
+    exponents = bottom(N_LARGE) / bottom(N_LARGE).max()
+    k = symmetric(3.0 * condition_number**exponents)
+    assert abs(smallest_eigenvalue(k) / 3 - 1) <= 50 * condition_number * EPS
+
+
+@pytest.mark.parametrize("gap", [1e-12, 1e-9, 1e-6, 1e-3])
+def test_a_cluster_at_the_bottom_edge_is_resolved_to_rounding(gap):
+    k = symmetric(np.r_[1.0, 1 + gap * np.arange(1, 40), np.linspace(2, 10, N_LARGE - 40)])
+    assert abs(smallest_eigenvalue(k) - 1) <= 50 * 10 * EPS
+
+
+def test_matrices_of_integers_have_their_known_smallest_eigenvalue():
+    i = np.arange(1.0, N_LARGE + 1)
+    second_difference = 2 * np.eye(N_LARGE) - np.eye(N_LARGE, k=1) - np.eye(N_LARGE, k=-1)
+    known = {
+        4 * np.sin(np.pi / (2 * N_LARGE + 2)) ** 2: second_difference,
+        1 / (4 * np.cos(np.pi / (2 * N_LARGE + 1)) ** 2): np.minimum.outer(i, i),
+    }
+    for value, k in known.items():
+        assert abs(smallest_eigenvalue(k) / value - 1) <= 50 * conditioning(k) * EPS
+
+
+@pytest.mark.parametrize("smallest", [-5.0, -1e-3, -1e-14, 0.0, 1e-14, 1e-20])
+def test_what_is_not_definite_beyond_rounding_gets_its_tiny_or_negative_value(smallest):
+    k = symmetric(np.r_[smallest, np.linspace(1, 10, N_LARGE - 1)])
+    assert abs(smallest_eigenvalue(k) - smallest) <= 50 * 10 * EPS
+
+
+def test_large_special_matrices():
+    assert smallest_eigenvalue(np.eye(N_LARGE)) == pytest.approx(1, rel=1e-14)
+    assert smallest_eigenvalue(np.zeros((N_LARGE, N_LARGE))) == 0
+    assert smallest_eigenvalue(1e-300 * np.eye(N_LARGE)) == pytest.approx(1e-300, rel=1e-12)
+
+
+def test_the_same_matrix_gives_the_same_value():
+    k = symmetric(np.linspace(1, 10, N_LARGE))
+    assert smallest_eigenvalue(k) == smallest_eigenvalue(k.copy())
+
+
+def test_a_tiny_singular_value_is_found_without_squaring_the_condition_number():
+    values = np.r_[1e-10, np.linspace(1, 2, 49)]
+    f = with_singular_values(values, (50, 80))
+    assert smallest_singular_value(f) == pytest.approx(1e-10, rel=1e-4)
+    assert abs(smallest_eigenvalue(f @ f.T)) < 1e-14  # squared, 1e-20 is below rounding
+
+
+# --- kernels --------------------------------------------------------------------------------------
+
+
 def test_orthonormal_data_have_the_known_spectrum_of_the_limit():
     # three orthogonal samples of norm r: K^(2) = (a - b) I + b 11ᵀ, a = 2 r², b = r²/π
     r, n_samples = 1.5, 3

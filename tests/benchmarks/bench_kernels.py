@@ -1,13 +1,14 @@
-"""The empirical NTK against the matrix products it is made of, and against neural-tangents.
+"""The empirical NTK: time against the matrix products it is made of and against neural-tangents,
+how time grows, and how much memory it takes.
 
 Ratios of the smallest times of one run: the machines are noisy, their noise only adds time.
 """
 
-import subprocess
-import sys
+import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from ntk_utils import Network, as_stax, empirical_ntk, empirical_ntk_fn, gaussian, init_params
@@ -15,11 +16,9 @@ from ntk_utils import Network, as_stax, empirical_ntk, empirical_ntk_fn, gaussia
 N_SAMPLES, WIDTHS = 1000, (50, 8000, 50, 1)
 
 
-@pytest.fixture(scope="module")
-def problem():
+def problem(n_samples=N_SAMPLES, widths=WIDTHS):
     key_x, key_w = jax.random.split(jax.random.key(0))
-    x = gaussian(key_x, N_SAMPLES, WIDTHS[0])
-    return init_params(Network(WIDTHS, "he"), key_w), x
+    return init_params(Network(widths, "he"), key_w), gaussian(key_x, n_samples, widths[0])
 
 
 @pytest.fixture(scope="module")
@@ -45,35 +44,49 @@ def smallest_time(benchmark, function, *arguments, rounds):
     return benchmark.stats.stats.min
 
 
-def test_chain_of_products(benchmark, problem, seconds):
-    seconds["chain"] = smallest_time(benchmark, chain_of_products, *problem, rounds=15)
+def test_chain_of_products(benchmark, seconds):
+    seconds["chain"] = smallest_time(benchmark, chain_of_products, *problem(), rounds=25)
 
 
-def test_empirical_ntk(benchmark, problem, seconds, report):
-    seconds["ntk"] = smallest_time(benchmark, empirical_ntk, *problem, rounds=15)
+def test_empirical_ntk(benchmark, seconds, report):
+    seconds["ntk"] = smallest_time(benchmark, empirical_ntk, *problem(), rounds=25)
     ratio = seconds["ntk"] / seconds["chain"]
-    report("empirical_ntk / chain of matrix products", f"{ratio:.2f}", "<= 1.10", ratio <= 1.1)
+    report("empirical_ntk / chain of matrix products", f"{ratio:.2f}", "<= 0.75", ratio <= 0.75)
 
 
-def test_neural_tangents_jacobian_contraction(benchmark, problem, seconds, report):
-    params, x = problem
+def test_neural_tangents_jacobian_contraction(benchmark, seconds, report):
+    params, x = problem()
     _, apply_fn, _ = as_stax(Network(WIDTHS, "he"))
     stax_params = [layer for w in params for layer in ((w, None), ())][:-1]
     ntk = empirical_ntk_fn(apply_fn)
     seconds["nt"] = smallest_time(benchmark, ntk, stax_params, x, rounds=1)
     ratio = seconds["nt"] / seconds["ntk"]
-    report("JACOBIAN_CONTRACTION / empirical_ntk", f"{ratio:.0f}", ">= 40", ratio >= 40)
+    report("JACOBIAN_CONTRACTION / empirical_ntk", f"{ratio:.0f}", ">= 70", ratio >= 70)
 
 
-def test_import(report):
-    def import_time(module):
-        code = (
-            f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
+@pytest.mark.parametrize(
+    ("size", "factors", "expected"),
+    [("N", (1000, 2000, 4000), 2), ("n_1", (8000, 16000, 32000), 1)],
+    ids=["N", "n_1"],
+)
+def test_growth_of_time(report, benchmark, size, factors, expected):
+    times = []
+    for factor in factors:
+        arguments = (
+            problem(factor, (10, 8000, 10, 1))
+            if size == "N"
+            else problem(widths=(10, factor, 10, 1))
         )
-        runs = [subprocess.check_output([sys.executable, "-c", code], text=True) for _ in range(5)]
-        return min(map(float, runs))
+        jax.block_until_ready(empirical_ntk(*arguments))
+        times.append(min(timed(empirical_ntk, *arguments) for _ in range(5)))
+    benchmark.pedantic(lambda: None)
+    exponent = np.polyfit(np.log(factors), np.log(times), 1)[0]
+    # more samples make more tiles, of which a smaller share is computed in vain
+    met = abs(exponent - expected) < 0.25
+    report(f"exponent of its time in {size}", f"{exponent:.2f}", f"{expected} ± 0.25", met)
 
-    extra = import_time("jax, ntk_utils") - import_time("jax")
-    report(
-        "import ntk_utils beyond import jax, in seconds", f"{extra:.2f}", "<= 0.40", extra <= 0.4
-    )
+
+def timed(function, *arguments):
+    start = time.perf_counter()
+    jax.block_until_ready(function(*arguments))
+    return time.perf_counter() - start

@@ -1,6 +1,16 @@
+import subprocess
+import sys
+
 import pytest
 
 ROWS = []
+
+# not resource.getrusage, which starts a child at the peak of its parent
+PEAK_MEMORY = """
+from pathlib import Path
+lines = Path("/proc/self/status").read_text().splitlines()
+print(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**20)
+"""
 
 
 @pytest.fixture
@@ -11,6 +21,23 @@ def report():
         ROWS.append((figure, value, target, "met" if met else "MISSED"))
 
     return keep
+
+
+@pytest.fixture
+def in_a_new_process():
+    """Run code in a process of its own and return the numbers that it prints."""
+
+    def run(code):
+        printed = subprocess.check_output([sys.executable, "-c", code], text=True)
+        return [float(number) for number in printed.split()]
+
+    return run
+
+
+@pytest.fixture
+def peak_memory(in_a_new_process):
+    """Run code in a process of its own; return the numbers that it prints, then the GB it took."""
+    return lambda code: in_a_new_process(code + PEAK_MEMORY)
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -1,0 +1,218 @@
+"""The empirical NTK as an operator, for kernels too large to form: K̄v without K̄.
+
+Nothing here holds an N × N matrix: memory is O(N Σ n_l). Operators and solvers are lineax's, so
+that all of lineax and of matfree applies to them.
+"""
+
+import functools
+from typing import NamedTuple, SupportsFloat, SupportsIndex
+
+import equinox
+import jax
+import jax.numpy as jnp
+import lineax
+import numpy as np
+import scipy.sparse.linalg
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Key
+from matfree import stochtrace
+
+from ntk_utils import _checks
+from ntk_utils._checks import checked
+from ntk_utils.networks import Params, backward, features
+
+
+@checked(params=_checks.weights, x=_checks.inputs)
+def ntk_operator(params: Params, x: Float[ArrayLike, "N d"]) -> lineax.AbstractLinearOperator:
+    """Return K̄ = J Jᵀ as a linear operator of lineax, positive semidefinite.
+
+    A product `ntk_operator(params, x).mv(v)` is one reverse-mode product, Jᵀv, and one forward-mode
+    product, J(Jᵀv): 2 to 3 times the cost of the gradient of Σ_i v_i f(x_i).
+
+    Args:
+      params: (W_1, …, W_L).
+      x: samples, shape (N, d).
+    """
+    jacobian = lineax.JacobianLinearOperator(_outputs, params, x)
+    return lineax.TaggedLinearOperator(jacobian @ jacobian.T, lineax.positive_semidefinite_tag)
+
+
+def _outputs(params, x):
+    return (features(params, x)[-1] @ params[-1])[:, 0]
+
+
+@checked(params=_checks.weights, x=_checks.inputs)
+@jax.jit
+def ntk_diagonal(params: Params, x: Float[ArrayLike, "N d"]) -> Float[Array, " N"]:
+    """Compute the diagonal of the empirical NTK; its sum is the trace, exactly.
+
+        K̄_ii = Σ_{k=0}^{L-1} ‖f_k(x_i)‖² ‖b_{k+1}(x_i)‖²,
+
+    b_k(x_i) row i of B_k.
+
+    Args:
+      params: (W_1, …, W_L).
+      x: samples, shape (N, d).
+
+    Returns: the N entries, shape (N,); their minimum is an upper bound on λ_min(K̄).
+    """
+    f = features(params, x)
+    squares = [
+        ((f_k**2).sum(1), (b**2).sum(1)) for f_k, b in zip(f, backward(params, f), strict=True)
+    ]
+    return sum(f_k * b for f_k, b in squares)
+
+
+@checked(operator=_checks.instance_of(lineax.AbstractLinearOperator))
+def largest_eigenvalue(operator: lineax.AbstractLinearOperator) -> float:
+    """Return λ_max of a symmetric operator, to a relative 1e-10, by Lanczos iterations.
+
+    Gradient descent on the linearised network is stable for step sizes below 2/λ_max.
+
+    Args:
+      operator: as `ntk_operator` returns it, N × N with N >= 2.
+
+    Raises:
+      ValueError: N = 1.
+    """
+    n = _at_least_two(operator)
+    matrix = scipy.sparse.linalg.LinearOperator(
+        (n, n), lambda v: np.asarray(_product(operator, v)), dtype=np.float64
+    )
+    start = np.random.default_rng(0).normal(size=n)  # the same operator gives the same value
+    (value,) = scipy.sparse.linalg.eigsh(
+        matrix, k=1, which="LA", v0=start, tol=1e-10, ncv=min(n, 10), return_eigenvectors=False
+    )
+    return float(value)
+
+
+class Estimate(NamedTuple):
+    """A random estimate and its standard error."""
+
+    value: float
+    standard_error: float
+
+
+@checked(
+    operator=_checks.instance_of(lineax.AbstractLinearOperator),
+    key=_checks.random_key,
+    n_probes=_checks.positive_integer,
+)
+def trace_of_square(
+    operator: lineax.AbstractLinearOperator, key: Key[Array, ""], *, n_probes: SupportsIndex = 16
+) -> Estimate:
+    """Estimate tr(K²) = Σ λ_i² from products with random signs, by matfree.
+
+    With the exact trace of `ntk_diagonal` it gives the effective rank (tr K)² / tr(K²).
+
+    Args:
+      operator: symmetric, as `ntk_operator` returns it.
+      key: a random key of JAX.
+      n_probes: the number of products, at least 2; the error falls as its square root.
+    """
+    if n_probes < 2:
+        raise ValueError(f"n_probes: expected an integer >= 2, got {n_probes}")
+    like = jnp.zeros(operator.in_size())
+    # one probe at a time: all at once would need n_probes times the memory
+    estimate = stochtrace.estimator_monte_carlo(
+        stochtrace.monte_carlo_frobeniusnorm_squared(), stochtrace.sampler_signs(like, num=1)
+    )
+    values = [
+        float(estimate(functools.partial(_product, operator), probe_key))
+        for probe_key in jax.random.split(key, n_probes)
+    ]
+    return Estimate(float(np.mean(values)), float(np.std(values, ddof=1) / n_probes**0.5))
+
+
+class Solution(NamedTuple):
+    """The solution of K̄a = y, the steps that it took, and ‖K̄a - y‖ / ‖y‖."""
+
+    value: Float[Array, " N"]
+    n_steps: int
+    residual: float
+
+
+@checked(
+    params=_checks.weights,
+    x=_checks.inputs,
+    y=_checks.labels,
+    rank=_checks.positive_integer,
+    tolerance=_checks.positive_number,
+    max_steps=_checks.positive_integer,
+)
+def ntk_solve(
+    params: Params,
+    x: Float[ArrayLike, "N d"],
+    y: Float[ArrayLike, " N"],
+    *,
+    rank: SupportsIndex = 256,
+    tolerance: SupportsFloat = 1e-8,
+    max_steps: SupportsIndex = 2000,
+) -> Solution:
+    """Solve K̄a = y by preconditioned conjugate gradients, without forming K̄.
+
+    The preconditioner is (sI + C W⁻¹ Cᵀ)⁻¹, C the columns of K̄ that belong to `rank` random samples
+    (Nyström), W their rows of C, s the mean diagonal entry of what C W⁻¹ Cᵀ leaves over: it takes
+    away the few large eigenvalues that make K̄ badly conditioned.
+
+    Args:
+      params: (W_1, …, W_L).
+      x: samples, shape (N, d).
+      y: right-hand side, such as labels, shape (N,).
+      rank: number of samples for the preconditioner, at most N are used; memory N · rank.
+      tolerance: stop at about ‖K̄a - y‖ <= tolerance · ‖y‖.
+      max_steps: stop there in any case; `residual` says how far it got.
+
+    Raises:
+      ValueError, TypeError: matrices and samples that do not fit together, a number of labels other
+        than N, a rank, tolerance or number of steps that is not positive.
+    """
+    operator, y = ntk_operator(params, x), jnp.asarray(y)
+    chosen = np.random.default_rng(0).permutation(len(x))[:rank]
+    found = lineax.linear_solve(
+        operator,
+        y,
+        lineax.CG(rtol=tolerance, atol=0.0, max_steps=max_steps),
+        options={"preconditioner": _nystrom_inverse(params, x, chosen)},
+        throw=False,
+    )
+    residual = jnp.linalg.norm(_product(operator, found.value) - y) / jnp.linalg.norm(y)
+    return Solution(found.value, int(found.stats["num_steps"]), float(residual))
+
+
+def _nystrom_inverse(params, x, chosen) -> lineax.AbstractLinearOperator:
+    """(sI + A Aᵀ)⁻¹ = (I - U Uᵀ)/s with A Aᵀ = C W⁻¹ Cᵀ, as an operator."""
+    u, s = _nystrom_factors(params, x, chosen)
+    u = lineax.MatrixLinearOperator(u)
+    identity = lineax.IdentityLinearOperator(jax.ShapeDtypeStruct((len(x),), x.dtype))
+    return lineax.TaggedLinearOperator((identity - u @ u.T) / s, lineax.positive_semidefinite_tag)
+
+
+@jax.jit
+def _nystrom_factors(params, x, chosen):
+    f = features(params, x)
+    b = backward(params, f)
+    columns = sum((f_k @ f_k[chosen].T) * (c @ c[chosen].T) for f_k, c in zip(f, b, strict=True))
+    trace = ntk_diagonal(params, x).sum()
+    floor = 1e-12 * trace / len(x)  # repeated samples make W singular
+    a = _divide_by_root(columns, columns[chosen] + floor * jnp.eye(len(chosen)))
+    s = jnp.maximum(trace - (a**2).sum(), floor) / len(x)
+    return _divide_by_root(a, s * jnp.eye(len(chosen)) + a.T @ a), s
+
+
+def _divide_by_root(a, gram):
+    """A R⁻ᵀ with the Cholesky factor R Rᵀ = gram."""
+    root = jnp.linalg.cholesky(gram)
+    return jax.scipy.linalg.solve_triangular(root, a.T, lower=True).T
+
+
+@equinox.filter_jit
+def _product(operator, v):
+    return operator.mv(v)
+
+
+def _at_least_two(operator) -> int:
+    n = operator.in_size()
+    if n < 2:
+        raise ValueError(f"operator: expected at least 2 × 2, got {n} × {n}")
+    return n

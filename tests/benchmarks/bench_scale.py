@@ -1,0 +1,77 @@
+"""Import, sweeps of small kernels, and the memory of large ones, each in a process of its own."""
+
+IMPORT = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
+
+SWEEP = """
+import time
+import numpy as np
+start = time.perf_counter()
+import jax
+import ntk_utils as ntk
+
+def measure(n, *, key):
+    key_x, key_w = jax.random.split(key)
+    params = ntk.init_params(ntk.Network((n // 2, 8 * n, 50, 1), "he"), key_w)
+    return ntk.smallest_eigenvalue(ntk.empirical_ntk(params, ntk.gaussian(key_x, n, n // 2)))
+
+def padded(n, *, key):
+    key_x, key_w = jax.random.split(key)
+    x = np.zeros((200, 100))
+    x[:n, : n // 2] = ntk.gaussian(key_x, n, n // 2)
+    network = ntk.Network((n // 2, 8 * n, 50, 1), "he")
+    params = ntk.init_params(network, key_w, pad_to=(100, 1600, 50, 1))
+    return ntk.smallest_eigenvalue(np.asarray(ntk.empirical_ntk(params, x))[:n, :n])
+
+ntk.sweep({}, {{"n": range(20, 201, 20)}}, range(10), progress=False)
+print(time.perf_counter() - start)
+"""
+
+LARGE = """
+import jax
+import ntk_utils as ntk
+key_x, key_w = jax.random.split(jax.random.key(0))
+params = ntk.init_params(ntk.Network((64, 32000, 64, 1), "he"), key_w)
+ntk.empirical_ntk(params, ntk.gaussian(key_x, 4000, 64)).block_until_ready()
+"""
+
+MATRIX_FREE = """
+import jax
+import numpy as np
+import ntk_utils as ntk
+key_x, key_w = jax.random.split(jax.random.key(0))
+params = ntk.init_params(ntk.Network((64, 500, 64, 1), "he"), key_w)
+x = ntk.gaussian(key_x, 50_000, 64)
+operator = ntk.ntk_operator(params, x)
+trace = float(ntk.ntk_diagonal(params, x).sum())
+assert trace / 50_000 < ntk.largest_eigenvalue(operator) < trace
+assert ntk.trace_of_square(operator, key_x, n_probes=4).value > trace**2 / 50_000
+y = operator.mv(jax.random.normal(key_w, (50_000,)))
+print(ntk.ntk_solve(params, x, y, tolerance=1e-3, max_steps=100).residual)
+"""
+
+
+def test_import(in_a_new_process, report):
+    (both,), (jax,) = (
+        min(in_a_new_process(IMPORT.format(module)) for _ in range(5))
+        for module in ("jax, ntk_utils", "jax")
+    )
+    report(
+        "import ntk_utils beyond import jax, s", f"{both - jax:.2f}", "<= 0.40", both - jax <= 0.4
+    )
+
+
+def test_sweep(in_a_new_process, report):
+    for measure, how in ("measure", "each size compiled"), ("padded", "padded to one size"):
+        (seconds,) = in_a_new_process(SWEEP.format(measure))
+        report(f"10 sizes × 10 seeds, N <= 200, {how}, s", f"{seconds:.1f}", "<= 15", seconds <= 15)
+
+
+def test_memory_of_a_kernel(peak_memory, report):
+    (gigabytes,) = peak_memory(LARGE)
+    report("peak memory, N = 4000, n_1 = 32000, GB", f"{gigabytes:.2f}", "<= 1.6", gigabytes <= 1.6)
+
+
+def test_memory_without_the_kernel(peak_memory, report):
+    residual, gigabytes = peak_memory(MATRIX_FREE)
+    report("peak memory, matrix-free, N = 50 000, GB", f"{gigabytes:.2f}", "<= 8", gigabytes <= 8)
+    report("its residual by conjugate gradients", f"{residual:.0e}", "<= 1e-03", residual <= 1e-3)

@@ -1,0 +1,114 @@
+import jax
+import jax.numpy as jnp
+import lineax
+import numpy as np
+import pytest
+
+from ntk_utils import (
+    Network,
+    digits,
+    empirical_ntk,
+    gaussian,
+    init_params,
+    largest_eigenvalue,
+    ntk_diagonal,
+    ntk_operator,
+    ntk_solve,
+    spectrum,
+    trace_of_square,
+)
+
+ARCHITECTURES = [(5, 1), (5, 40, 1), (5, 40, 4, 1), (5, 7, 4, 3, 1)]
+N_SAMPLES = 30
+
+
+def draw(widths, n_samples=N_SAMPLES, seed=0):
+    key_x, key_w = jax.random.split(jax.random.key(seed))
+    params = init_params(Network(widths, "he"), key_w)
+    x = digits(n_samples) if widths[0] == 64 else gaussian(key_x, n_samples, widths[0])
+    return params, x, np.asarray(empirical_ntk(params, x))
+
+
+@pytest.mark.parametrize("widths", ARCHITECTURES)
+def test_the_operator_is_the_kernel(widths):
+    params, x, k = draw(widths)
+    operator = ntk_operator(params, x)
+    assert operator.in_size() == operator.out_size() == N_SAMPLES
+    np.testing.assert_allclose(operator.as_matrix(), k, rtol=0, atol=1e-13 * k.max())
+    v = np.linspace(-1, 1, N_SAMPLES)
+    np.testing.assert_allclose(operator.mv(jnp.asarray(v)), k @ v, rtol=0, atol=1e-12 * k.max())
+    assert lineax.is_positive_semidefinite(operator)
+
+
+def test_a_product_needs_memory_for_the_features_and_not_for_the_kernel():
+    n_samples, widths = 20_000, (5, 40, 4, 1)
+    params, x, _ = draw(widths)
+    x = jnp.tile(x, (n_samples // N_SAMPLES + 1, 1))[:n_samples]
+
+    @jax.jit
+    def product(params, x, v):
+        return ntk_operator(params, x).mv(v)
+
+    compiled = product.lower(params, x, x[:, 0]).compile()
+    held = 8 * n_samples * sum(widths)
+    assert compiled.memory_analysis().temp_size_in_bytes < 8 * held < 8 * n_samples**2 / 20
+
+
+@pytest.mark.parametrize("widths", ARCHITECTURES)
+def test_the_diagonal_and_so_the_trace_is_exact(widths):
+    params, x, k = draw(widths)
+    np.testing.assert_allclose(ntk_diagonal(params, x), np.diagonal(k), rtol=1e-13)
+
+
+@pytest.mark.parametrize("widths", ARCHITECTURES)
+def test_the_largest_eigenvalue_is_that_of_the_dense_kernel(widths):
+    params, x, k = draw(widths)
+    assert largest_eigenvalue(ntk_operator(params, x)) == pytest.approx(spectrum(k)[-1], rel=1e-9)
+
+
+def test_two_samples_are_enough_for_a_largest_eigenvalue():
+    params, x, k = draw((5, 40, 1), n_samples=2)
+    assert largest_eigenvalue(ntk_operator(params, x)) == pytest.approx(spectrum(k)[-1], rel=1e-9)
+
+
+def test_the_estimated_trace_of_the_square_is_right_on_average_and_says_how_wrong_it_is():
+    params, x, k = draw((5, 40, 4, 1))
+    operator, exact = ntk_operator(params, x), (k**2).sum()
+    few, many = (trace_of_square(operator, jax.random.key(1), n_probes=n) for n in (16, 256))
+    assert abs(many.value - exact) < 4 * many.standard_error < 0.5 * exact
+    assert 2 < few.standard_error / many.standard_error < 8  # √(256/16) = 4
+
+
+@pytest.mark.parametrize("rank", [1, 30, 1000])
+def test_the_solution_is_that_of_the_dense_kernel_on_digits(rank):
+    params, x, k = draw((64, 400, 10, 1), n_samples=100)
+    y = np.sign(np.arange(100) - 49.5)
+    found = ntk_solve(params, x, y, rank=rank, tolerance=1e-10)
+    residual = np.linalg.norm(k @ found.value - y) / np.linalg.norm(y)
+    assert found.residual == pytest.approx(residual, rel=1e-2, abs=1e-13)
+    assert residual < 1e-9
+    np.testing.assert_allclose(
+        found.value, np.linalg.solve(k, y), rtol=0, atol=1e-6 / spectrum(k)[0]
+    )
+
+
+def test_a_larger_preconditioner_needs_fewer_steps_on_digits():
+    params, x, _ = draw((64, 1000, 64, 1), n_samples=300)
+    y = np.sign(np.arange(300) - 149.5)
+    few, some, many = (ntk_solve(params, x, y, rank=rank).n_steps for rank in (1, 50, 200))
+    assert few > 1.5 * some > 1.5**2 * many
+
+
+def test_a_solve_that_is_stopped_early_says_how_far_it_got():
+    params, x, _ = draw((64, 400, 10, 1), n_samples=100)
+    found = ntk_solve(params, x, np.arange(100.0), rank=1, max_steps=3)
+    assert found.n_steps == 3
+    assert found.residual > 1e-6
+
+
+def test_a_repeated_sample_leaves_a_compatible_system_solvable():
+    params, x, _ = draw((5, 400, 4, 1), n_samples=50)
+    x = x.at[1].set(x[0])
+    k = np.asarray(empirical_ntk(params, x))
+    found = ntk_solve(params, x, k @ np.linspace(-1, 1, 50), rank=50)
+    assert found.residual < 1e-7
