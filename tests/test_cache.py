@@ -22,7 +22,7 @@ def measure(n, log, *, key):
     """Two numbers of the key, and a line in a file for every call."""
     with open(log, "a") as file:
         file.write("called\n")
-    time.sleep(0.005)
+    time.sleep(0.003)
     a, b = np.asarray(jax.random.key_data(key)) / (7 * n)
     return {"a": float(a), "b": float(b)}
 
@@ -109,7 +109,7 @@ def test_a_sweep_killed_at_any_moment_and_run_again_loses_nothing(tmp_path):
         process.start()
         while not log.stat().st_size and process.is_alive():  # it has begun
             time.sleep(0.001)
-        time.sleep(moments.uniform(0, 0.3))
+        time.sleep(moments.uniform(0, 0.2))
         process.kill()  # SIGKILL
         process.join()
         finished = len(entries(cache))
@@ -322,7 +322,8 @@ def test_another_process_finds_the_same_fingerprint(tmp_path):
     draw = functools.partial(gaussian, d=3)
 
     def norm(n, key):
-        return float(np.linalg.norm(draw(key, n=n))) if n in {"x", 3, 4, 5} else 0.0
+        # the order of a set of strings differs from process to process
+        return float(np.linalg.norm(draw(key, n=n))) if n not in {"a", "b", "c", "d"} else 0.0
 
     quiet_sweep(norm, tmp_path)
     before = len(entries(tmp_path))

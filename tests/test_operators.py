@@ -18,7 +18,7 @@ from ntk_utils import (
     trace_of_square,
 )
 
-ARCHITECTURES = [(5, 1), (5, 40, 1), (5, 40, 4, 1), (5, 7, 4, 3, 1)]
+ARCHITECTURES = [(5, 1), (5, 7, 4, 3, 1)]
 N_SAMPLES = 30
 
 
@@ -74,29 +74,33 @@ def test_two_samples_are_enough_for_a_largest_eigenvalue():
 def test_the_estimated_trace_of_the_square_is_right_on_average_and_says_how_wrong_it_is():
     params, x, k = draw((5, 40, 4, 1))
     operator, exact = ntk_operator(params, x), (k**2).sum()
-    few, many = (trace_of_square(operator, jax.random.key(1), n_probes=n) for n in (16, 256))
-    assert abs(many.value - exact) < 4 * many.standard_error < 0.5 * exact
-    assert 2 < few.standard_error / many.standard_error < 8  # √(256/16) = 4
+    few, many = (trace_of_square(operator, jax.random.key(1), n_probes=n) for n in (16, 144))
+    assert abs(many.value - exact) < 4 * many.standard_error < 0.6 * exact
+    assert 1.5 < few.standard_error / many.standard_error < 6  # √(144/16) = 3
 
 
-@pytest.mark.parametrize("rank", [1, 30, 1000])
-def test_the_solution_is_that_of_the_dense_kernel_on_digits(rank):
-    params, x, k = draw((64, 400, 10, 1), n_samples=100)
-    y = np.sign(np.arange(100) - 49.5)
-    found = ntk_solve(params, x, y, rank=rank, tolerance=1e-10)
-    residual = np.linalg.norm(k @ found.value - y) / np.linalg.norm(y)
-    assert found.residual == pytest.approx(residual, rel=1e-2, abs=1e-13)
-    assert residual < 1e-9
-    np.testing.assert_allclose(
-        found.value, np.linalg.solve(k, y), rtol=0, atol=1e-6 / spectrum(k)[0]
-    )
+@pytest.fixture(scope="module")
+def on_digits():
+    """A kernel on digits, and solutions with preconditioners of growing rank."""
+    params, x, k = draw((64, 1000, 64, 1), n_samples=200)
+    y = np.sign(np.arange(200) - 99.5)
+    ranks = (1, 50, 1000)
+    return k, y, [ntk_solve(params, x, y, rank=rank, tolerance=1e-10) for rank in ranks]
 
 
-def test_a_larger_preconditioner_needs_fewer_steps_on_digits():
-    params, x, _ = draw((64, 1000, 64, 1), n_samples=300)
-    y = np.sign(np.arange(300) - 149.5)
-    few, some, many = (ntk_solve(params, x, y, rank=rank).n_steps for rank in (1, 50, 200))
-    assert few > 1.5 * some > 1.5**2 * many
+def test_solutions_are_those_of_the_dense_kernel_whatever_the_preconditioner(on_digits):
+    k, y, solutions = on_digits
+    exact = np.linalg.solve(k, y)
+    for found in solutions:
+        residual = np.linalg.norm(k @ found.value - y) / np.linalg.norm(y)
+        assert residual < 1e-9
+        assert found.residual == pytest.approx(residual, rel=1e-2, abs=1e-13)
+        assert np.linalg.norm(found.value - exact) < 1e-6 * np.linalg.norm(exact)
+
+
+def test_a_larger_preconditioner_needs_fewer_steps(on_digits):
+    few, some, all_samples = (found.n_steps for found in on_digits[2])
+    assert few > 1.5 * some > 1.5**2 * all_samples
 
 
 def test_a_solve_that_is_stopped_early_says_how_far_it_got():

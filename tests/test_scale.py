@@ -19,6 +19,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
+# the wide layer of the first network streams; two processes do less of the same
 n_devices, process, address = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 if address:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -26,12 +27,12 @@ if address:
 import ntk_utils as ntk
 
 assert len(jax.devices()) == n_devices
-for widths in (5, 40, 8, 1), (3, 33000, 2, 1):  # the second streams its wide layer
+for widths in [(3, 33000, 2, 1)] if address else [(3, 33000, 2, 1), (5, 40, 8, 1)]:
     key_x, key_w = jax.random.split(jax.random.key(0))
     x = np.asarray(ntk.gaussian(key_x, 160, widths[0]))
     params = ntk.init_params(ntk.Network(widths, "he"), key_w)
     terms, whole = np.asarray(ntk.layer_ntks(params, x)), np.asarray(ntk.empirical_ntk(params, x))
-    for axis_type in AxisType.Explicit, AxisType.Auto:
+    for axis_type in [AxisType.Explicit] if address else [AxisType.Auto, AxisType.Explicit]:
         rows = NamedSharding(
             jax.make_mesh((n_devices,), ("samples",), axis_types=(axis_type,)), P("samples")
         )
