@@ -1,9 +1,10 @@
 """What a function would compute, as a short text: a hash of its code and of all the code refers to.
 
-Functions with the same fingerprint return the same for the same arguments. What counts is the code
-as it is loaded, not the file on disk: its instructions and constants, default and captured values,
-and, again and again, the globals it names. Installed packages count by name and version, this one
-by its source files. Comments, docstrings and line numbers do not count, nor does where code stands.
+Functions with the same fingerprint return the same for the same arguments, unless they read files,
+clocks or the environment, which do not count. What counts is the code as it is loaded, not the file
+on disk: its instructions and constants, default and captured values, and, again and again, the
+globals it names. Installed packages count by name and version, this one by its source files.
+Comments, docstrings and line numbers do not count, nor does where the code stands.
 """
 
 import contextlib
@@ -82,10 +83,10 @@ def _parts(value) -> Iterator:
             yield from (value.func, value.args, value.keywords)
         case property():
             yield from (value.fget, value.fset)
+        case _ if hasattr(value, "__dict__") and not _is_of_package(type(value).__module__):
+            yield from (type(value), vars(value))
         case _ if hasattr(value, "__wrapped__"):  # jitted, cached, a static method
             yield value.__wrapped__
-        case _ if hasattr(value, "__dict__") and not _is_installed(type(value)):
-            yield from (type(value), vars(value))
         case _:
             try:
                 yield joblib.hash(value)
@@ -121,11 +122,14 @@ def _instructions(code: types.CodeType, global_values: dict) -> Iterator:
 
 def _is_installed(value) -> bool:
     """Whether a module, or a class or function under its own name, comes from a package."""
-    module, _, _ = name = _name(value)
-    if module == "__main__" or module not in sys.modules:
-        return False
-    file = getattr(sys.modules[module], "__file__", None)
-    return (file is None or file.startswith(_INSTALLED)) and _named(name) is value
+    name = _name(value)
+    return name[0] in sys.modules and _is_of_package(name[0]) and _named(name) is value
+
+
+def _is_of_package(module: str) -> bool:
+    """Whether a module is not the user's; one that is not loaded is part of compiled code."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return module != "__main__" and (file is None or file.startswith(_INSTALLED))
 
 
 def _named(name):

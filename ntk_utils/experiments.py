@@ -80,7 +80,7 @@ def sweep(
         raise ValueError(f"seeds: expected different integers, got {seeds}")
 
     jobs = dict(enumerate(itertools.product(points, seeds)))
-    names = [(_fingerprint(point), seed) for point, seed in jobs.values()]
+    names = [(_as_text(point), seed) for point, seed in jobs.values()]
     measured, store = {}, None
     if cache is not None:
         from ntk_utils._store import Store
@@ -187,12 +187,12 @@ def _points(grid) -> list[dict]:
             raise ValueError(
                 f"grid: expected other names than 'seed' and 'key', got {sorted(taken)}"
             )
-    if len({_fingerprint(point) for point in points}) < len(points):
+    if len({_as_text(point) for point in points}) < len(points):
         raise ValueError(f"grid: expected different points, got {points}")
     return [dict(point) for point in points]
 
 
-def _fingerprint(point: Mapping) -> str:
+def _as_text(point: Mapping) -> str:
     """The point as text, the same for 3 and numpy.int64(3), whatever the order of the names."""
     try:
         return json.dumps(point, sort_keys=True, default=lambda value: value.tolist())
@@ -203,7 +203,7 @@ def _fingerprint(point: Mapping) -> str:
 
 
 def _key(seed: int, point: Mapping) -> jax.Array:
-    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(_fingerprint(point).encode()))
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(_as_text(point).encode()))
 
 
 class Exponent(NamedTuple):

@@ -19,7 +19,7 @@ from matfree import stochtrace
 
 from ntk_utils import _checks
 from ntk_utils._checks import checked
-from ntk_utils.networks import Params, backward, features
+from ntk_utils.networks import Params, apply, backward, features
 
 
 @checked(params=_checks.weights, x=_checks.inputs)
@@ -27,18 +27,14 @@ def ntk_operator(params: Params, x: Float[ArrayLike, "N d"]) -> lineax.AbstractL
     """Return K̄ = J Jᵀ as a linear operator of lineax, positive semidefinite.
 
     A product `ntk_operator(params, x).mv(v)` is one reverse-mode product, Jᵀv, and one forward-mode
-    product, J(Jᵀv): 2 to 3 times the cost of the gradient of Σ_i v_i f(x_i).
+    product, J(Jᵀv), and K̄ is never formed.
 
     Args:
       params: (W_1, …, W_L).
       x: samples, shape (N, d).
     """
-    jacobian = lineax.JacobianLinearOperator(_outputs, params, x)
+    jacobian = lineax.JacobianLinearOperator(apply, params, x)
     return lineax.TaggedLinearOperator(jacobian @ jacobian.T, lineax.positive_semidefinite_tag)
-
-
-def _outputs(params, x):
-    return (features(params, x)[-1] @ params[-1])[:, 0]
 
 
 @checked(params=_checks.weights, x=_checks.inputs)
@@ -75,7 +71,9 @@ def largest_eigenvalue(operator: lineax.AbstractLinearOperator) -> float:
     Raises:
       ValueError: N = 1.
     """
-    n = _at_least_two(operator)
+    n = operator.in_size()
+    if n < 2:
+        raise ValueError(f"operator: expected at least 2 × 2, got {n} × {n}")
     matrix = scipy.sparse.linalg.LinearOperator(
         (n, n), lambda v: np.asarray(_product(operator, v)), dtype=np.float64
     )
@@ -109,6 +107,12 @@ def trace_of_square(
       operator: symmetric, as `ntk_operator` returns it.
       key: a random key of JAX.
       n_probes: the number of products, at least 2; the error falls as its square root.
+
+    Returns: the estimate and its standard error, in the units of K². One eigenvalue far above the
+      others makes the error large.
+
+    Raises:
+      ValueError: fewer than two probes.
     """
     if n_probes < 2:
         raise ValueError(f"n_probes: expected an integer >= 2, got {n_probes}")
@@ -209,10 +213,3 @@ def _divide_by_root(a, gram):
 @equinox.filter_jit
 def _product(operator, v):
     return operator.mv(v)
-
-
-def _at_least_two(operator) -> int:
-    n = operator.in_size()
-    if n < 2:
-        raise ValueError(f"operator: expected at least 2 × 2, got {n} × {n}")
-    return n

@@ -304,6 +304,24 @@ def test_the_axes_of_a_vmapped_function_count(tmp_path):
         assert table["value"].tolist() == [expected]
 
 
+class Wrapped:
+    """A decorator that is an object, as functools.update_wrapper makes it."""
+
+    def __init__(self, function, offset):
+        functools.update_wrapper(self, function)
+        self.offset = offset
+
+    def __call__(self, n, key):
+        return self.__wrapped__(n, key) + self.offset
+
+
+def test_the_state_of_a_decorator_that_is_an_object_counts(tmp_path):
+    for offset in (1.0, 2.0):
+        wrapped = Wrapped(lambda n, key: n, offset)  # noqa: ARG005
+        table = sweep(wrapped, {"n": [1]}, [0], cache=tmp_path, progress=False)
+        assert table["value"].tolist() == [1 + offset]
+
+
 def test_a_function_that_calls_itself_has_a_fingerprint(tmp_path):
     def down(n, key=None):  # noqa: ARG001
         return down(n - 1) if n else 0.0
