@@ -5,6 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTHON_VERSION := $(shell $(PYTHON) -c 'import platform; print(platform.python_version())')
 INSTALLED := .venv/.installed-$(PYTHON_VERSION)
+PLATFORM ?= cpu
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -13,6 +14,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[.a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# compiled programs are kept: a notebook that is run again does not wait for the same ones
+lab reproduce: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/build/compiled
+lab reproduce: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
 
 lab: .venv ## open JupyterLab on the first notebook (more options: LAB_FLAGS="--no-browser")
 	$(BIN)/jupyter lab $(LAB_FLAGS) notebooks/00-start-here.ipynb
@@ -24,10 +29,10 @@ reproduce: .venv ## execute all notebooks headless into build/, print a line a c
 	$(BIN)/python -m ntk_utils.reproduce $(if $(SEED),--seed $(SEED)) $(NOTEBOOKS)
 
 execute: .venv ## re-execute the notebooks in place and store their outputs (NOTEBOOKS=... for some)
-	JAX_PLATFORMS=cpu $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False $(NOTEBOOKS)
+	JAX_PLATFORMS=cpu $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False --ClearMetadataPreprocessor.enabled=True --ClearMetadataPreprocessor.clear_cell_metadata=False --ClearMetadataPreprocessor.preserve_nb_metadata_mask="{'kernelspec', ('language_info', 'name')}" $(NOTEBOOKS)
 
-bench: .venv ## measure the speed of the core, as ratios within one run
-	JAX_PLATFORMS=cpu $(BIN)/pytest tests/benchmarks --override-ini python_files='bench_*.py' --benchmark-disable-gc --benchmark-columns min,median,rounds -s
+bench: .venv ## measure the speed of core and notebooks, as ratios within one run (PLATFORM=cuda on a GPU)
+	JAX_PLATFORMS=$(PLATFORM) $(BIN)/pytest tests/benchmarks --override-ini python_files='bench_*.py' --override-ini addopts= --benchmark-disable-gc --benchmark-columns min,median,rounds -s
 
 lint: .venv ## check style and formatting of code and notebooks
 	$(BIN)/ruff check .

@@ -93,9 +93,22 @@ def is_distributed(array) -> bool:
     )
 
 
+def concrete(array):
+    """Return the values as a NumPy array, or the array itself where they are not all at hand.
+
+    They are not under jit and vmap, nor on several devices. NumPy has nothing to compile, which
+    takes JAX longer than the work itself on small arrays.
+    """
+    return (
+        array if isinstance(array, jax.core.Tracer) or is_distributed(array) else np.asarray(array)
+    )
+
+
 def inputs(name: str, value) -> jax.Array:
     """Samples, shape (N, d)."""
-    return jnp.asarray(_real_array(name, value, 2))
+    array = _real_array(name, value, 2)
+    # jnp.asarray compiles a program for each new shape, device_put does not
+    return array if isinstance(array, jax.Array) else jax.device_put(array)
 
 
 def samples(name: str, value) -> jax.Array:

@@ -61,16 +61,17 @@ def schur_terms(params: Params, x: Float[ArrayLike, "N d"]) -> Float[np.ndarray,
 
     Returns: the L terms, shape (L,).
     """
-    grams, smallest_rows = _schur_factors(params, x)
-    return np.array([_gram_lambda_min(gram) for gram in grams]) * np.asarray(smallest_rows)
+    grams, rows = _schur_factors(params, x)
+    return np.array(
+        [_gram_lambda_min(g) * np.asarray(row).min() for g, row in zip(grams, rows, strict=True)]
+    )
 
 
 @jax.jit
 def _schur_factors(params, x):
-    """F_k F_kᵀ and min_i ‖(B_{k+1})_i:‖², for k = 0, …, L-1."""
+    """F_k F_kᵀ and ‖(B_{k+1})_i:‖² for every i, for k = 0, …, L-1."""
     f = features(params, x)
-    rows = [(b_next**2).sum(axis=1).min() for b_next in backward(params, f)]
-    return [_gram(f_k) for f_k in f], jnp.stack(rows)
+    return [_gram(f_k) for f_k in f], [jnp.vecdot(b, b) for b in backward(params, f)]
 
 
 def _gram(f):
@@ -142,8 +143,8 @@ def mean_layer_diagonals(network: Network, x: Float[ArrayLike, "N d"]) -> Float[
       ValueError: x does not have network.widths[0] columns.
     """
     _checks.fits_width("x", x, network.widths[0])
-    halved = 0.5 ** (network.depth - 1) * jnp.asarray(_layer_products(network))
-    return jnp.outer(halved, jnp.square(x).sum(axis=1))
+    halved = 0.5 ** (network.depth - 1) * _layer_products(network)
+    return jax.device_put(halved[:, None] * (_checks.concrete(x) ** 2).sum(axis=1))
 
 
 def mean_kernel_diagonal(network: Network, x: Float[ArrayLike, "N d"]) -> Float[Array, " N"]:
@@ -164,7 +165,7 @@ def mean_kernel_diagonal(network: Network, x: Float[ArrayLike, "N d"]) -> Float[
     Raises:
       ValueError: x does not have network.widths[0] columns.
     """
-    return mean_layer_diagonals(network, x).sum(axis=0)
+    return jax.device_put(_checks.concrete(mean_layer_diagonals(network, x)).sum(axis=0))
 
 
 @checked(network=is_network)

@@ -4,7 +4,6 @@ import math
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key
@@ -23,13 +22,8 @@ def uniform_sphere(key: Key[Array, ""], n: int, d: int) -> Float[Array, "n d"]:
       n: number of samples.
       d: dimension.
     """
-    return _on_sphere(gaussian(key, n, d))
-
-
-@jax.jit
-def _on_sphere(x):
-    """Scale every row to norm √d."""
-    return math.sqrt(x.shape[1]) * x / jnp.linalg.norm(x, axis=1, keepdims=True)
+    x = _checks.concrete(gaussian(key, n, d))
+    return jax.device_put(x / ((x**2).sum(axis=1, keepdims=True) / d) ** 0.5)
 
 
 @checked(key=_checks.random_key, n=_checks.positive_integer, d=_checks.positive_integer)
@@ -59,7 +53,7 @@ def digits(n: int = 1797) -> Float[Array, "n 64"]:
     """
     images = _digit_data(n).data
     x = images[:n] - images.mean(axis=0)
-    return jnp.asarray(8 * x / np.linalg.norm(x, axis=1, keepdims=True))
+    return jax.device_put(8 * x / np.linalg.norm(x, axis=1, keepdims=True))
 
 
 @checked(n=_checks.positive_integer)
@@ -108,13 +102,11 @@ def scaling(x: Float[ArrayLike, "N d"]) -> Scaling:
     Args:
       x: at least two samples, shape (N, d).
     """
-    d = x.shape[1]
+    x = np.asarray(x) / math.sqrt(x.shape[1])
     return Scaling(
-        norm=float(jnp.linalg.norm(x, axis=1).mean() / jnp.sqrt(d)),
-        squared_norm=float((x**2).sum(axis=1).mean() / d),
-        centred_squared_norm=float(
-            ((x - x.mean(axis=0, keepdims=True)) ** 2).sum(axis=1).mean() / d
-        ),
+        norm=float(np.linalg.norm(x, axis=1).mean()),
+        squared_norm=float((x**2).sum(axis=1).mean()),
+        centred_squared_norm=float(((x - x.mean(axis=0)) ** 2).sum(axis=1).mean()),
     )
 
 
@@ -133,12 +125,13 @@ def separation(x: Float[ArrayLike, "N d"]) -> float:
     Raises:
       ValueError: a sample is the zero vector.
     """
+    x = np.asarray(x)
     norms = np.linalg.norm(x, axis=1, keepdims=True)
     if not norms.all():
         raise ValueError(
             f"x: expected samples other than 0, got zero rows {np.flatnonzero(norms == 0).tolist()}"
         )
-    u = np.asarray(x / norms)
+    u = x / norms
     nearest = [
         np.minimum(
             np.linalg.norm(u[i + 1 :] - u[i], axis=1), np.linalg.norm(u[i + 1 :] + u[i], axis=1)

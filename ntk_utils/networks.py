@@ -133,7 +133,7 @@ def apply(params: Params, x: Float[ArrayLike, "N d"]) -> Float[Array, " N"]:
 
     Returns: the N outputs, shape (N,).
     """
-    return (features(params, x)[-1] @ params[-1])[:, 0]
+    return outputs(params, x)
 
 
 @checked(params=_checks.weights, x=_checks.inputs)
@@ -170,6 +170,13 @@ def backward_matrices(
     return backward(params, features(params, x))
 
 
+@jax.jit
+def outputs(params, x):
+    """`apply`, unchecked."""
+    return (features(params, x)[-1] @ params[-1])[:, 0]
+
+
+@jax.jit
 def features(params, x):
     """`feature_matrices`, unchecked."""
     matrices = [x]

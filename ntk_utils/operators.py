@@ -180,8 +180,9 @@ def ntk_solve(
         options={"preconditioner": _nystrom_inverse(params, x, chosen)},
         throw=False,
     )
-    residual = jnp.linalg.norm(_product(operator, found.value) - y) / jnp.linalg.norm(y)
-    return Solution(found.value, int(found.stats["num_steps"]), float(residual))
+    left_over = float(jnp.linalg.norm(_product(operator, found.value) - y))
+    residual = left_over and left_over / float(jnp.linalg.norm(y))  # y = 0 has the solution 0
+    return Solution(found.value, int(found.stats["num_steps"]), residual)
 
 
 def _nystrom_inverse(params, x, chosen) -> lineax.AbstractLinearOperator:

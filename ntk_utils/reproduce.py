@@ -52,8 +52,8 @@ def main(argv: list[str] | None = None) -> int:
             for path in arguments.notebooks
         }
         for run in as_completed(runs):
-            path, (verdicts, error) = runs[run], run.result()
-            lines = [path.stem]
+            path, (verdicts, error, seconds) = runs[run], run.result()
+            lines = [f"{path.stem} ({seconds:.0f} s)"]
             for verdict in verdicts:
                 table.writerow({"notebook": path.stem, "seed": arguments.seed, **verdict})
                 lines.append(f"  {'holds' if verdict['holds'] else 'FAILS'}: {verdict['claim']}")
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     return int(held < claims or failures > 0)
 
 
-def reproduce(path: Path, out: Path, seed: int | None) -> tuple[list[dict], str]:
+def reproduce(path: Path, out: Path, seed: int | None) -> tuple[list[dict], str, float]:
     """Execute one notebook and write its page and figures.
 
     Args:
@@ -76,15 +76,15 @@ def reproduce(path: Path, out: Path, seed: int | None) -> tuple[list[dict], str]
       out: folder for the results.
       seed: value for the notebook's parameter SEED; None leaves the stored one.
 
-    Returns: the records of its verdicts, and the error that stopped it ("" if none did).
+    Returns: the records of its verdicts, the error that stopped it ("" if none did), and the
+      seconds that it took.
     """
     records = out / f"{path.stem}.jsonl"
     executed = out / f"{path.stem}.ipynb"
     records.write_text("")
     os.environ[VERDICTS_FILE] = str(records.resolve())
-    os.environ["OPENBLAS_NUM_THREADS"] = (
-        "1"  # the threads of several kernels would wait for another
-    )
+    # the threads of several kernels would wait for one another
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
     error = ""
     try:
         papermill.execute_notebook(
@@ -100,6 +100,7 @@ def reproduce(path: Path, out: Path, seed: int | None) -> tuple[list[dict], str]
     verdicts = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
 
     notebook = nbformat.read(executed, as_version=4)
+    seconds = notebook.metadata.papermill.duration
     executed.unlink()
     records.unlink()
     for folder in ("html", "figures"):
@@ -108,7 +109,7 @@ def reproduce(path: Path, out: Path, seed: int | None) -> tuple[list[dict], str]
     (out / "html" / f"{path.stem}.html").write_text(page, encoding="utf-8")
     for i, figure in enumerate(figures(notebook), start=1):
         (out / "figures" / f"{path.stem}-{i}.png").write_bytes(figure)
-    return verdicts, error
+    return verdicts, error, seconds
 
 
 def figures(notebook) -> list[bytes]:

@@ -8,6 +8,7 @@ import scipy.sparse.linalg
 from jax.typing import ArrayLike
 from jaxtyping import Float
 from scipy.linalg.blas import dtrsv
+from scipy.linalg.lapack import dsyevr
 
 from ntk_utils import _checks
 from ntk_utils._checks import checked
@@ -32,16 +33,22 @@ def smallest_eigenvalue(k: Float[ArrayLike, "N N"]) -> float:
         finite, not float64.
     """
     value = _by_lanczos_on_the_inverse(k) if len(k) >= _LANCZOS_FROM else None
-    if value is None:
-        value = scipy.linalg.eigh(k, eigvals_only=True, subset_by_index=[0, 0], check_finite=False)
-    return float(value[0])
+    return float(_by_tridiagonal_form(k) if value is None else value)
 
 
 _LANCZOS_FROM = 350  # samples; below, the tridiagonal form is the faster way
 
 
+def _by_tridiagonal_form(k):
+    """λ_min by LAPACK itself: on the way there, scipy.linalg.eigh spends as much as our checks."""
+    values, *_, info = dsyevr(k.T, compute_v=0, range="I", il=1, iu=1)  # k.T as LAPACK has k
+    if info:
+        raise scipy.linalg.LinAlgError(f"k: LAPACK found no eigenvalue, dsyevr's info is {info}")
+    return values[0]
+
+
 def _by_lanczos_on_the_inverse(k):
-    """λ_min in an array, or None where k - σI, σ just below it, has no Cholesky factor."""
+    """λ_min, or None where k - σI, σ just below it, has no Cholesky factor."""
     vector = np.random.default_rng(0).normal(size=len(k))  # the same k gives the same value
     shift = 0.0
     try:
@@ -56,7 +63,7 @@ def _by_lanczos_on_the_inverse(k):
             largest, vectors = scipy.sparse.linalg.eigsh(
                 inverse, k=1, which="LA", v0=vector, tol=tolerance, ncv=10, maxiter=50
             )
-            value, vector = shift + 1 / largest, vectors[:, 0]
+            value, vector = shift + 1 / largest[0], vectors[:, 0]
             shift = 0.99 * value
     except (scipy.linalg.LinAlgError, scipy.sparse.linalg.ArpackNoConvergence):
         return None

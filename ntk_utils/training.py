@@ -18,7 +18,7 @@ from ntk_utils import _checks
 from ntk_utils._checks import checked
 from ntk_utils.data import parallel_pairs
 from ntk_utils.kernels import empirical_ntk
-from ntk_utils.networks import Params, features
+from ntk_utils.networks import Params, outputs
 from ntk_utils.spectra import spectrum
 
 _CHUNK = 200
@@ -187,7 +187,7 @@ def _in_double(params, x, y):
 
 
 def _residual(params, x, y):
-    return (features(params, x)[-1] @ params[-1])[:, 0] - y
+    return outputs(params, x) - y
 
 
 def _size(r):

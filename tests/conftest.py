@@ -1,3 +1,5 @@
+import collections
+import itertools
 import os
 
 import jax
@@ -20,3 +22,16 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("slow"):
             item.add_marker(skip)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print how long each notebook took, the start of its kernel included."""
+    seconds = collections.Counter()
+    for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
+        path = getattr(report, "nodeid", "").partition("::")[0]
+        if path.endswith(".ipynb"):
+            seconds[path] += getattr(report, "duration", 0.0)
+    if seconds:
+        terminalreporter.section("notebooks, seconds")
+        for path, total in sorted(seconds.items()):
+            terminalreporter.write_line(f"{total:6.1f}  {path}")

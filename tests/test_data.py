@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ntk_utils import digit_labels, digits, gaussian, scaling, separation, uniform_sphere
+from ntk_utils import _random, digit_labels, digits, gaussian, scaling, separation, uniform_sphere
 from ntk_utils.data import parallel_pairs
 
 
@@ -29,6 +29,15 @@ def test_samples_are_centred_with_identity_covariance(sample, key):
     # entries of x have variance 1, products of two entries at most 2: five standard errors
     np.testing.assert_allclose(x.mean(axis=0), np.zeros(d), rtol=0, atol=5 / np.sqrt(n))
     np.testing.assert_allclose(x.T @ x / n, np.eye(d), rtol=0, atol=5 * np.sqrt(2 / n))
+
+
+def test_samples_of_many_sizes_share_one_compilation_of_the_generator(key):
+    _random._draw.clear_cache()
+    for n in (2, 30, 400):
+        assert gaussian(key, n, 50).shape == uniform_sphere(key, n, 50).shape == (n, 50)
+    assert _random._draw._cache_size() == 1
+    gaussian(key, 2000, 50)  # too large for the smallest block
+    assert _random._draw._cache_size() == 2
 
 
 def test_gaussian_entries_have_the_fourth_moment_of_a_gaussian(key):

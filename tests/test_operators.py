@@ -116,3 +116,10 @@ def test_a_repeated_sample_leaves_a_compatible_system_solvable():
     k = np.asarray(empirical_ntk(params, x))
     found = ntk_solve(params, x, k @ np.linspace(-1, 1, 50), rank=50)
     assert found.residual < 1e-7
+
+
+def test_labels_of_0_have_the_solution_0():
+    params, x, _ = draw((5, 40, 1))
+    found = ntk_solve(params, x, np.zeros(N_SAMPLES))
+    assert not found.value.any()
+    assert found.residual == 0

@@ -1,4 +1,5 @@
 import csv
+import re
 
 import nbformat
 import pytest
@@ -43,7 +44,9 @@ def test_claims_that_hold_give_status_0_a_table_a_page_and_the_figures(notebook,
     ]
     assert (tmp_path / "build/html/good.html").stat().st_size > 10_000
     assert (tmp_path / "build/figures/good-1.png").read_bytes().startswith(b"\x89PNG")
-    assert "holds: SEED is small" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "holds: SEED is small" in out
+    assert 0 < int(re.search(r"^good \((\d+) s\)$", out, re.MULTILINE)[1]) < 600
     assert "1 of 1 claims hold" not in path.read_text()
 
 

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+import jax
 import pytest
 
 ROWS = []
@@ -15,10 +16,11 @@ print(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) /
 
 @pytest.fixture
 def report():
-    """Keep a figure beside its target, for the table at the end of the run."""
+    """Keep a figure, beside its target if it has one, for the table at the end of the run."""
 
-    def keep(figure, value, target, met):
-        ROWS.append((figure, value, target, "met" if met else "MISSED"))
+    def keep(figure, value, target="", met=True):
+        verdict = "met" if met else "MISSED"
+        ROWS.append((figure, value, target, verdict if target else ""))
 
     return keep
 
@@ -43,6 +45,10 @@ def peak_memory(in_a_new_process):
 def pytest_terminal_summary(terminalreporter):
     if ROWS:
         terminalreporter.section("figures and targets")
+        device = jax.devices()[0]
+        terminalreporter.write_line(
+            f"JAX {jax.__version__} on {device.platform}: {device.device_kind}"
+        )
         width = max(len(row[0]) for row in ROWS)
         for figure, value, target, met in ROWS:
             terminalreporter.write_line(f"{figure:<{width}}  {value:>12}  {target:>12}  {met}")
