@@ -21,6 +21,7 @@ import papermill
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
+from ntk_utils._jupyter import AsyncFileKernelManager
 from ntk_utils.experiments import VERDICTS_FILE
 
 FIELDS = ("notebook", "seed", "holds", "claim", "predicted", "measured", "source")
@@ -92,6 +93,7 @@ def reproduce(path: Path, out: Path, seed: int | None) -> tuple[list[dict], str,
             executed,
             parameters={} if seed is None else {"SEED": seed},
             kernel_name="python3",
+            kernel_manager_class=AsyncFileKernelManager,
             cwd=path.parent,
             progress_bar=False,
         )

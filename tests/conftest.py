@@ -3,10 +3,13 @@ import itertools
 import os
 
 import jax
+import nbval.kernel
 import pytest
 
 import ntk_utils  # noqa: F401  (switches JAX's 64-bit mode on)
+from ntk_utils._jupyter import FileKernelManager
 
+nbval.kernel.KernelManager = FileKernelManager
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 

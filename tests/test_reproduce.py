@@ -68,3 +68,14 @@ def test_a_claim_that_fails_an_error_and_a_silent_notebook_each_give_status_1_an
     assert "FAILS: ZeroDivisionError" in out
     assert "FAILS: the notebook makes no claim" in out
     assert "1 of 2 claims hold; 3 notebooks failed" in out
+
+
+def test_no_other_process_can_take_the_port_of_a_kernel(notebook, tmp_path):
+    transport = """
+import json
+from ipykernel.connect import get_connection_info
+transport = json.loads(get_connection_info())["transport"]
+verdicts = [verdict("no port", predicted="ipc", measured=transport, holds=transport == "ipc")]
+"""
+    status, rows = run(tmp_path, notebook("files", transport))
+    assert status == 0, rows

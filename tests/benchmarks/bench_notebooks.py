@@ -6,6 +6,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from ntk_utils._jupyter import AsyncFileKernelManager
+
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 # The events of a compilation (tracing, lowering, XLA) may contain each other: take their union.
@@ -56,7 +58,10 @@ def test_notebook(path, benchmark, report, start_ups):
     notebook.cells = [*notebook.cells, new_cell(TOTAL)]
     notebook.cells.insert(notebook.cells.index(imports) + 1, new_cell(LISTEN))
     client = NotebookClient(
-        notebook, kernel_name="python3", resources={"metadata": {"path": NOTEBOOKS}}
+        notebook,
+        kernel_name="python3",
+        kernel_manager_class=AsyncFileKernelManager,
+        resources={"metadata": {"path": NOTEBOOKS}},
     )
     benchmark.pedantic(client.execute, rounds=1)
     seconds = benchmark.stats.stats.min
