@@ -104,11 +104,14 @@ def concrete(array):
     )
 
 
+def on_device(array) -> jax.Array:
+    """Make an array one of JAX; jnp.asarray would compile a program for each new shape."""
+    return array if isinstance(array, jax.Array) else jax.device_put(array)
+
+
 def inputs(name: str, value) -> jax.Array:
     """Samples, shape (N, d)."""
-    array = _real_array(name, value, 2)
-    # jnp.asarray compiles a program for each new shape, device_put does not
-    return array if isinstance(array, jax.Array) else jax.device_put(array)
+    return on_device(_real_array(name, value, 2))
 
 
 def samples(name: str, value) -> jax.Array:

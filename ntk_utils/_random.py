@@ -35,7 +35,7 @@ def normals(keys, shapes, scales, widths) -> tuple[jax.Array, ...]:
             row, column = np.ogrid[: shape[0], : shape[1]]
             xp = array.__array_namespace__()
             array = xp.where((row < kept[0]) & (column < kept[1]), array, 0.0)
-        arrays.append(jax.device_put(array))
+        arrays.append(_checks.on_device(array))
     return tuple(arrays)
 
 

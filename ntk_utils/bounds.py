@@ -144,7 +144,7 @@ def mean_layer_diagonals(network: Network, x: Float[ArrayLike, "N d"]) -> Float[
     """
     _checks.fits_width("x", x, network.widths[0])
     halved = 0.5 ** (network.depth - 1) * _layer_products(network)
-    return jax.device_put(halved[:, None] * (_checks.concrete(x) ** 2).sum(axis=1))
+    return _checks.on_device(halved[:, None] * (_checks.concrete(x) ** 2).sum(axis=1))
 
 
 def mean_kernel_diagonal(network: Network, x: Float[ArrayLike, "N d"]) -> Float[Array, " N"]:
@@ -165,7 +165,7 @@ def mean_kernel_diagonal(network: Network, x: Float[ArrayLike, "N d"]) -> Float[
     Raises:
       ValueError: x does not have network.widths[0] columns.
     """
-    return jax.device_put(_checks.concrete(mean_layer_diagonals(network, x)).sum(axis=0))
+    return _checks.on_device(_checks.concrete(mean_layer_diagonals(network, x)).sum(axis=0))
 
 
 @checked(network=is_network)

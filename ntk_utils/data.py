@@ -3,7 +3,6 @@
 import math
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key
@@ -23,7 +22,7 @@ def uniform_sphere(key: Key[Array, ""], n: int, d: int) -> Float[Array, "n d"]:
       d: dimension.
     """
     x = _checks.concrete(gaussian(key, n, d))
-    return jax.device_put(x / ((x**2).sum(axis=1, keepdims=True) / d) ** 0.5)
+    return _checks.on_device(x / ((x**2).sum(axis=1, keepdims=True) / d) ** 0.5)
 
 
 @checked(key=_checks.random_key, n=_checks.positive_integer, d=_checks.positive_integer)
@@ -53,7 +52,7 @@ def digits(n: int = 1797) -> Float[Array, "n 64"]:
     """
     images = _digit_data(n).data
     x = images[:n] - images.mean(axis=0)
-    return jax.device_put(8 * x / np.linalg.norm(x, axis=1, keepdims=True))
+    return _checks.on_device(8 * x / np.linalg.norm(x, axis=1, keepdims=True))
 
 
 @checked(n=_checks.positive_integer)

@@ -99,7 +99,7 @@ def mean_feature_norms_squared(
     """
     _checks.fits_width("x", x, network.widths[0])
     _is_hidden_layer(k, network.depth)
-    return jax.device_put(0.5**k * _scale(network, k) * (_checks.concrete(x) ** 2).sum(axis=1))
+    return _checks.on_device(0.5**k * _scale(network, k) * (_checks.concrete(x) ** 2).sum(axis=1))
 
 
 @checked(network=is_network, f=_checks.inputs, k=_checks.positive_integer)

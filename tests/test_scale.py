@@ -30,13 +30,17 @@ assert len(jax.devices()) == n_devices
 for widths in [(3, 33000, 2, 1)] if address else [(3, 33000, 2, 1), (5, 40, 8, 1)]:
     key_x, key_w = jax.random.split(jax.random.key(0))
     x = np.asarray(ntk.gaussian(key_x, 160, widths[0]))
-    params = ntk.init_params(ntk.Network(widths, "he"), key_w)
+    network = ntk.Network(widths, "he")
+    params = ntk.init_params(network, key_w)
+    mean = np.asarray(ntk.mean_kernel_diagonal(network, x))
     terms, whole = np.asarray(ntk.layer_ntks(params, x)), np.asarray(ntk.empirical_ntk(params, x))
     for axis_type in [AxisType.Explicit] if address else [AxisType.Auto, AxisType.Explicit]:
         rows = NamedSharding(
             jax.make_mesh((n_devices,), ("samples",), axis_types=(axis_type,)), P("samples")
         )
         placed = jax.make_array_from_callback(x.shape, rows, lambda s: x[s])
+        for shard in ntk.mean_kernel_diagonal(network, placed).addressable_shards:
+            assert np.allclose(shard.data, mean[shard.index], rtol=1e-13)
         k = ntk.empirical_ntk(params, placed)
         for one_device, sharded in (whole, k), (terms, ntk.layer_ntks(params, placed)):
             for shard in sharded.addressable_shards:
