@@ -23,13 +23,14 @@ lab: .venv ## open JupyterLab on the first notebook (more options: LAB_FLAGS="--
 	$(BIN)/jupyter lab $(LAB_FLAGS) notebooks/00-start-here.ipynb
 
 test: .venv ## run every check: unit tests, doctests, all notebooks against their stored outputs, coverage
-	JAX_PLATFORMS=cpu OPENBLAS_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadscope --cov=ntk_utils --cov-config=pyproject.toml $(PYTEST_FLAGS)
+	JAX_PLATFORMS=cpu OPENBLAS_NUM_THREADS=1 TQDM_DISABLE=1 $(BIN)/pytest --numprocesses 2 --dist loadscope --cov=ntk_utils --cov-config=pyproject.toml $(PYTEST_FLAGS)
 
 reproduce: .venv ## execute all notebooks headless into build/, print a line a claim (SEED=3 for other draws)
-	$(BIN)/python -m ntk_utils.reproduce $(if $(SEED),--seed $(SEED)) $(NOTEBOOKS)
+	$(BIN)/python -m ntk_utils.lab.reproduce $(if $(SEED),--seed $(SEED)) $(NOTEBOOKS)
 
 execute: .venv ## re-execute the notebooks in place and store their outputs (NOTEBOOKS=... for some)
-	JAX_PLATFORMS=cpu $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False --ClearMetadataPreprocessor.enabled=True --ClearMetadataPreprocessor.clear_cell_metadata=False --ClearMetadataPreprocessor.preserve_nb_metadata_mask="{'kernelspec', ('language_info', 'name')}" $(NOTEBOOKS)
+	JAX_PLATFORMS=cpu TQDM_DISABLE=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False --ClearMetadataPreprocessor.enabled=True --ClearMetadataPreprocessor.clear_cell_metadata=False --ClearMetadataPreprocessor.preserve_nb_metadata_mask="{'kernelspec', ('language_info', 'name')}" $(NOTEBOOKS)
+	$(BIN)/python -m ntk_utils.lab.reproduce --first-figure notebooks/data/overview.png notebooks/00-start-here.ipynb
 
 bench: .venv ## measure the speed of core and notebooks, as ratios within one run (PLATFORM=cuda on a GPU)
 	JAX_PLATFORMS=$(PLATFORM) $(BIN)/pytest tests/benchmarks --override-ini python_files='bench_*.py' --override-ini addopts= --benchmark-disable-gc --benchmark-columns min,median,rounds -s

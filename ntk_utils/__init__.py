@@ -1,9 +1,9 @@
 """Measure the smallest eigenvalue of the neural tangent kernel (NTK), and the bounds on it.
 
-The data flow names the modules, and an import only ever points left:
-``data → networks → kernels → spectra → bounds → experiments → plotting``. Every public name is
-importable from ``ntk_utils`` itself; a module loads when one of its names is first used, so
-``import ntk_utils`` costs what ``import jax`` costs.
+The data flow names the rooms, and an import only ever points left:
+``data → networks → kernels → spectra → bounds → training → report``. Beside it stands ``lab``, the
+laboratory, which knows no NTK. Every public name is importable from ``ntk_utils`` itself; a module
+loads when one of its names is first used, so ``import ntk_utils`` costs what ``import jax`` costs.
 
     >>> import jax, ntk_utils
     >>> key_x, key_w = jax.random.split(jax.random.key(0))

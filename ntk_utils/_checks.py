@@ -53,6 +53,12 @@ def fits_width(name: str, x, d: int) -> None:
         )
 
 
+def is_hidden_layer(k: int, depth: int) -> None:
+    """Raise unless k is the number of a hidden layer, 1 <= k <= L-1."""
+    if k >= depth:
+        raise ValueError(f"k: expected a hidden layer, an integer from 1 to {depth - 1}, got {k}")
+
+
 def _real_array(name: str, value, ndim: int):
     """Return `value` as a finite floating-point array of rank `ndim` with no empty axis."""
     if not isinstance(value, jax.Array | np.ndarray | np.generic | list | tuple | numbers.Number):
@@ -228,3 +234,7 @@ def instance_of(kind: type) -> Callable:
         return value
 
     return check
+
+
+labelled = {"params": weights, "x": inputs, "y": labels, "tolerance": positive_number}
+"""What every function checks that brings a network's outputs, or its kernel, to given labels."""

@@ -1,9 +1,12 @@
 """Samplers and real data, scaled as the theorems ask (‖x‖ ≈ √d), and checks of their hypotheses."""
 
 import math
+import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key
 
@@ -80,6 +83,69 @@ def _digit_data(n: int):
     return data
 
 
+def read_data(path, *, columns: Sequence[str] | None = None) -> Float[np.ndarray, "N d"]:
+    """Read a table of numbers from a CSV file: one row a sample, one column a coordinate.
+
+    A first line without any number, or with the numbers 0, 1, …, d-1, is taken as the header. A
+    first column that has no name there holds row numbers, as pandas writes them, and is left out.
+
+    Args:
+      path: the file, a path or an open text file.
+      columns: names of the columns to keep, from the header; by default all. Leave out labels and
+        row numbers: they are no coordinates.
+
+    Returns: the samples, shape (N, d), N >= 2, as they stand in the file.
+
+    Raises:
+      ValueError: an entry is text, missing or infinite (with its row and column, counted from 0
+        after the header); fewer than two rows; an unknown column name.
+      FileNotFoundError: there is no such file.
+    """
+    if not (isinstance(path, str | os.PathLike) or hasattr(path, "read")):
+        raise TypeError(f"path: expected a path or an open file, got {type(path).__name__}")
+    if columns is not None and isinstance(columns, str):
+        raise TypeError(f"columns: expected a sequence of names, got {columns!r}")
+    try:
+        text = pd.read_csv(path, header=None, dtype=str, skipinitialspace=True)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"path: expected a CSV file of numbers, got {str(error).strip()}"
+        ) from error
+    text = _with_header(text)
+    if columns is not None:
+        missing = [name for name in columns if name not in text]
+        if missing:
+            raise ValueError(f"columns: expected names among {list(text)}, got {missing}")
+        text = text[list(columns)]
+    return _numbers(text.reset_index(drop=True))
+
+
+def _with_header(text: pd.DataFrame) -> pd.DataFrame:
+    """Name the columns as the first line does, if it is a header."""
+    names = text.iloc[0]
+    has_row_numbers = pd.isna(names.iloc[0])  # as pandas writes them: in a column without a name
+    numbers = pd.to_numeric(names.iloc[int(has_row_numbers) :], errors="coerce")
+    if numbers.notna().any() and (numbers != np.arange(len(numbers))).any():
+        return text
+    named = text.iloc[1:].set_axis(names.astype(str).str.strip(), axis="columns")
+    return named.iloc[:, int(has_row_numbers) :]
+
+
+def _numbers(text: pd.DataFrame) -> np.ndarray:
+    x = text.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
+    bad = np.argwhere(~np.isfinite(x))
+    if len(bad):
+        row, column = bad[0]
+        more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        raise ValueError(
+            "path: expected a finite number in every entry, "
+            f"got {text.iat[row, column]!r} in row {row}, column {text.columns[column]}{more}"
+        )
+    if len(x) < 2:
+        raise ValueError(f"path: expected at least two rows of numbers, got {len(x)}")
+    return x
+
+
 class Scaling(NamedTuple):
     """The averages of Assumption 2.1 of arXiv:2012.11654, each in units of its target."""
 
@@ -96,7 +162,7 @@ def scaling(x: Float[ArrayLike, "N d"]) -> Scaling:
     """Measure what the bounds assume of the data: E‖x‖ = Θ(√d), E‖x‖² = Θ(d), E‖x - E x‖² = Ω(d).
 
     Each average is returned in units of its target, so all three should be of order 1; the last
-    one may not be close to 0. (Assumption 2.1 of arXiv:2012.11654, recalled, not read.)
+    one may not be close to 0. (Assumption 2.1 of arXiv:2012.11654v5.)
 
     Args:
       x: at least two samples, shape (N, d).

@@ -1,4 +1,4 @@
-"""The empirical NTK and its layer terms, and the limiting NTK of infinite width.
+"""The empirical NTK and its layer terms, and what they tend to at infinite width.
 
 All in the standard parametrization of `networks`: K̄ = J Jᵀ, J the N × (number of weights) Jacobian
 of the outputs in all weights, nothing divided by a width.
@@ -7,10 +7,12 @@ of the outputs in all weights, nothing divided by a width.
 import functools
 import itertools
 import math
+import operator
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
@@ -18,7 +20,7 @@ from jaxtyping import Array, Float
 
 from ntk_utils import _checks
 from ntk_utils._checks import checked
-from ntk_utils.networks import Params
+from ntk_utils.networks import Network, Params, is_network, relu, without_compiling
 
 
 @checked(params=_checks.weights, x=_checks.inputs)
@@ -69,19 +71,20 @@ def layer_ntks(params: Params, x: Float[ArrayLike, "N d"]) -> Float[Array, "L N 
 
 @functools.partial(jax.jit, static_argnums=2)
 def _empirical_ntk(params, x, blocks):
-    return _whole([sum(tiles) for tiles in zip(*_layer_terms(params, x, blocks), strict=True)])
+    return whole([sum(tiles) for tiles in zip(*_layer_terms(params, x, blocks), strict=True)])
 
 
 @functools.partial(jax.jit, static_argnums=2)
 def _layer_ntks(params, x, blocks):
-    return jnp.stack([_whole(tiles) for tiles in _layer_terms(params, x, blocks)])
+    terms = [whole(tiles) for tiles in _layer_terms(params, x, blocks)]
+    return x.__array_namespace__().stack(terms)
 
 
 def _layer_terms(params, x, blocks):
     """The terms (F_k F_kᵀ) ∘ (B_{k+1} B_{k+1}ᵀ), k = 0, …, L-1, each as a list of tiles."""
     f = _held_features(params, x)
-    b, b_times_w = jnp.ones_like(x[:, :1]), None
-    gram_b = _gram(b, blocks)
+    b, b_times_w = x.__array_namespace__().ones_like(x[:, :1]), None
+    gram_b = gram_tiles(b, blocks)
     terms = []
     for k in range(len(params) - 1, 0, -1):  # here b is B_{k+1}, or b_times_w is B_{k+1} W_{k+1}ᵀ
         w_in, w_out = params[k - 1 : k + 1]
@@ -89,40 +92,41 @@ def _layer_terms(params, x, blocks):
             gram_f, gram_b_k, b_times_w = _stream(f[k - 1], w_in, w_out, b, blocks)
         else:
             b = (f[k] > 0) * (b @ w_out.T if b_times_w is None else b_times_w)
-            gram_f, gram_b_k, b_times_w = _gram(f[k], blocks), _gram(b, blocks), None
+            gram_f, gram_b_k, b_times_w = gram_tiles(f[k], blocks), gram_tiles(b, blocks), None
         terms.append(_product(gram_f, gram_b))
         gram_b = gram_b_k
-    terms.append(_product(_gram(x, blocks), gram_b))
+    terms.append(_product(gram_tiles(x, blocks), gram_b))
     return terms[::-1]
 
 
 # --- symmetry: a Gram matrix by its tiles on and left of the diagonal -----------------------------
 
 
-def _row_blocks(n: int) -> tuple[tuple[int, int], ...]:
+def row_blocks(n: int) -> tuple[tuple[int, int], ...]:
     """Rows lo:hi of the tiles; all rows in one where there is little to gain."""
     n_blocks = min(8, n // 200) if n >= 500 else 1
     edges = [n * i // n_blocks for i in range(n_blocks + 1)]
     return tuple(itertools.pairwise(edges))
 
 
-def _gram(a, blocks):
+def gram_tiles(a, blocks):
+    """A Aᵀ by its tiles."""
     if len(blocks) == 1:
         return [a @ a.T]  # without slices XLA compiles a small kernel in three quarters of the time
     return [a[lo:hi] @ a[:hi].T for lo, hi in blocks]
 
 
 def _product(a, b):
-    return list(map(jnp.multiply, a, b))
+    return list(map(operator.mul, a, b))
 
 
-def _whole(tiles):
-    """The symmetric matrix of which `_gram` has given the tiles."""
+def whole(tiles):
+    """The symmetric matrix of which `gram_tiles` has given the tiles."""
     if len(tiles) == 1:
         return tiles[0]
-    n = tiles[-1].shape[1]
-    lower = jnp.tril(jnp.concatenate([jnp.pad(t, ((0, 0), (0, n - t.shape[1]))) for t in tiles]))
-    return lower + jnp.tril(lower, -1).T
+    n, xp = tiles[-1].shape[1], tiles[-1].__array_namespace__()
+    lower = xp.tril(xp.concatenate([xp.pad(t, ((0, 0), (0, n - t.shape[1]))) for t in tiles]))
+    return lower + xp.tril(lower, -1).T
 
 
 # --- many devices ---------------------------------------------------------------------------------
@@ -131,7 +135,7 @@ def _whole(tiles):
 def _on_devices_of_x(kernel, params, x):
     """`kernel(params, x, blocks)`, its rows placed over the devices as those of x are."""
     if not _checks.is_distributed(x):
-        return kernel(params, x, _row_blocks(len(x)))
+        return without_compiling(kernel, params, x, row_blocks(len(x)))
     mesh, rows = x.sharding.mesh, x.sharding.spec[:1]
     # a mesh on which XLA itself chooses what is sent where, and thus no tiles
     mesh_of_xla = Mesh(
@@ -154,9 +158,9 @@ def _held_features(params, x):
     f = [x]
     for k, w in enumerate(params[:-1], start=1):
         if f[-1] is None:
-            f.append(jax.nn.relu(_through(f[-2], params[k - 2], w)))
+            f.append(relu(_through(f[-2], params[k - 2], w)))
         else:
-            f.append(None if _streams(params, k, len(x)) else jax.nn.relu(f[-1] @ w))
+            f.append(None if _streams(params, k, len(x)) else relu(f[-1] @ w))
     return f
 
 
@@ -171,7 +175,7 @@ def _through(f_below, w_in, w_out):
 
     def add(total, chunk):
         w_in, w_out = chunk
-        return total + jax.nn.relu(f_below @ w_in) @ w_out, None
+        return total + relu(f_below @ w_in) @ w_out, None
 
     zeros = jnp.zeros((len(f_below), w_out.shape[1]), f_below.dtype)
     return jax.lax.scan(add, zeros, _chunks(w_in, w_out))[0]
@@ -182,9 +186,9 @@ def _stream(f_below, w_in, w_out, b_above, blocks):
 
     def sums(chunk):
         w_in, w_out = chunk
-        f = jax.nn.relu(f_below @ w_in)
+        f = relu(f_below @ w_in)
         b = (f > 0) * (b_above @ w_out.T)
-        return _gram(f, blocks), _gram(b, blocks), b @ w_in.T
+        return gram_tiles(f, blocks), gram_tiles(b, blocks), b @ w_in.T
 
     chunks = _chunks(w_in, w_out)
     shapes = jax.eval_shape(sums, jax.tree.map(lambda w: w[0], chunks))
@@ -222,6 +226,81 @@ def limiting_ntk(x: Float[ArrayLike, "N d"], *, depth: int) -> Float[Array, "N N
     Returns: K^(L), shape (N, N).
     """
     return x.shape[1] * _limiting_kernel_fn(depth)(x)
+
+
+@checked(x=_checks.inputs, depth=_checks.positive_integer)
+def limiting_layer_ntks(x: Float[ArrayLike, "N d"], *, depth: int) -> Float[np.ndarray, "L N N"]:
+    """Compute the L terms of the limiting NTK, one for each weight matrix.
+
+        G^(k+1) ∘ Ġ^(k+2) ∘ … ∘ Ġ^(L),   k = 0, …, L-1,
+        G^(l)_ij = ‖x_i‖ ‖x_j‖ φ^{l-1}(c_ij),   Ġ^(l)_ij = φ'(φ^{l-2}(c_ij)),
+        φ(c) = (sin θ + (π-θ) c)/π,   φ'(c) = (π-θ)/π,   θ = arccos c,
+
+    c_ij the cosine between two samples. Entry k is the limit of entry k of `layer_ntks`, times
+    ∏_{l=1}^{L-1} 2/n_l, for weights of variance 1. They sum to `limiting_ntk`, which goes through
+    neural-tangents. Source: the recursion of Lemma 3.1 of arXiv:2012.11654, unrolled.
+
+    Args:
+      x: samples, shape (N, d). A zero row gives zeros.
+      depth: the number L of weight matrices, at least 1.
+
+    Returns: the terms, shape (L, N, N); the diagonal of each is ‖x_i‖².
+    """
+    norms, cosine = polar(np.asarray(x))
+    g, derivatives = [cosine], []
+    for _ in range(depth - 1):
+        value, derivative = arc_cosine(g[-1])
+        g.append(value)
+        derivatives.append(derivative)
+    # Ġ^(k+2) ∘ … ∘ Ġ^(L), each from the one behind it
+    behind = [*itertools.accumulate(reversed(derivatives), operator.mul, initial=1.0)][::-1]
+    return np.outer(norms, norms) * np.stack(list(map(operator.mul, g, behind)))
+
+
+def polar(x):
+    """The norms of the rows and the matrix of their cosines; a zero row counts as orthogonal."""
+    norms = np.linalg.norm(x, axis=1)
+    u = x / np.where(norms > 0, norms, 1)[:, None]
+    cosine = np.clip(u @ u.T, -1, 1)
+    np.fill_diagonal(cosine, 1)
+    return norms, cosine
+
+
+def arc_cosine(cosine):
+    """φ(c) = 2 E[σ(u) σ(v)] and φ'(c) = 2 E[σ'(u) σ'(v)], u and v standard Gaussian, c = E[uv]."""
+    angle = np.arccos(np.minimum(cosine, 1))
+    derivative = (np.pi - angle) / np.pi
+    return np.sin(angle) / np.pi + derivative * cosine, derivative
+
+
+@checked(network=is_network, x=_checks.inputs)
+def wide_layer_ntks(network: Network, x: Float[ArrayLike, "N d"]) -> Float[np.ndarray, "L N N"]:
+    """Return what the layer terms of a network of these widths would be if all of them were large.
+
+        2^{-(L-1)} ∏_{l=1}^{L-1} n_l ∏_{l=1, l≠k+1}^{L} β_l² · limiting_layer_ntks(x)_k,
+
+    k = 0, …, L-1, in the units of `layer_ntks`: what is left of the difference to it is an effect
+    of finite width. The diagonal of each term is its exact mean at any width,
+    `mean_layer_diagonals`. Their sum is neural-tangents' `kernel_fn` of `as_stax(network)`.
+
+    Args:
+      network: widths and betas.
+      x: samples, shape (N, d), d = network.widths[0].
+
+    Returns: the terms, shape (L, N, N).
+
+    Raises:
+      ValueError: x does not have network.widths[0] columns.
+    """
+    _checks.fits_width("x", x, network.widths[0])
+    scales = 0.5 ** (network.depth - 1) * layer_products(network)
+    return scales[:, None, None] * limiting_layer_ntks(x, depth=network.depth)
+
+
+def layer_products(network: Network) -> np.ndarray:
+    """∏_{l=1}^{L-1} n_l ∏_{l=1, l≠k+1}^{L} β_l², for k = 0, …, L-1."""
+    variances = np.square(network.betas)
+    return math.prod(network.widths[1:-1]) * variances.prod() / variances
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import SupportsFloat, SupportsIndex
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
@@ -133,7 +133,7 @@ def apply(params: Params, x: Float[ArrayLike, "N d"]) -> Float[Array, " N"]:
 
     Returns: the N outputs, shape (N,).
     """
-    return outputs(params, x)
+    return without_compiling(_outputs, params, x)
 
 
 @checked(params=_checks.weights, x=_checks.inputs)
@@ -146,7 +146,7 @@ def feature_matrices(params: Params, x: Float[ArrayLike, "N d"]) -> tuple[Float[
 
     Returns: L matrices, F_k of shape (N, n_k).
     """
-    return features(params, x)
+    return without_compiling(_features, params, x)
 
 
 @checked(params=_checks.weights, x=_checks.inputs)
@@ -167,30 +167,63 @@ def backward_matrices(
 
     Returns: L matrices, B_k of shape (N, n_k), first B_1.
     """
-    return backward(params, features(params, x))
+    return without_compiling(_backward, params, x)
 
 
-@jax.jit
+# not jitted, because without_compiling runs what calls them in NumPy
 def outputs(params, x):
     """`apply`, unchecked."""
     return (features(params, x)[-1] @ params[-1])[:, 0]
 
 
-@jax.jit
 def features(params, x):
     """`feature_matrices`, unchecked."""
     matrices = [x]
     for w in params[:-1]:
-        matrices.append(jax.nn.relu(matrices[-1] @ w))
+        matrices.append(relu(matrices[-1] @ w))
     return tuple(matrices)
+
+
+def relu(g):
+    """σ, with σ'(0) = 0, of an array of JAX or of NumPy."""
+    return jax.nn.relu(g) if isinstance(g, jax.Array) else np.maximum(g, 0)
 
 
 def backward(params, feature_matrices):
     """`backward_matrices`, unchecked, from F_0, …, F_{L-1}: σ'(g_k) = 1 exactly where F_k > 0."""
-    matrices = [jnp.ones_like(feature_matrices[0][:, :1])]
+    xp = feature_matrices[0].__array_namespace__()
+    matrices = [xp.ones_like(feature_matrices[0][:, :1])]
     for w, f in zip(params[:0:-1], feature_matrices[:0:-1], strict=True):
         matrices.append((f > 0) * (matrices[-1] @ w.T))
     return tuple(reversed(matrices))
+
+
+_outputs, _features = jax.jit(outputs), jax.jit(features)
+
+
+@jax.jit
+def _backward(params, x):
+    return backward(params, features(params, x))
+
+
+_LITTLE_WORK = 5e8  # multiplications: a tenth of a second in NumPy, less than XLA needs to compile
+_SMALL = 2**21  # entries of all feature matrices
+
+
+def without_compiling(function, params, x, *static):
+    """Call a jitted function of (params, x, …), but not compiled, in NumPy, if it has little to do.
+
+    A sweep over widths and sample sizes meets a new shape at almost every point, and would wait for
+    the compiler most of the time. The function may call no other one that is jitted.
+    """
+    if isinstance(x, jax.core.Tracer) or any(isinstance(w, jax.core.Tracer) for w in params):
+        return function(params, x, *static)
+    entries = len(x) * sum(len(w) for w in params)
+    work = len(x) * (entries + sum(w.size for w in params))
+    if entries > _SMALL or work > _LITTLE_WORK or _checks.is_distributed(x):
+        return function(params, x, *static)
+    on_host = function.__wrapped__(tuple(map(np.asarray, params)), np.asarray(x), *static)
+    return jax.tree.map(_checks.on_device, on_host)
 
 
 @checked(network=is_network)

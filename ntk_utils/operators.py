@@ -136,14 +136,7 @@ class Solution(NamedTuple):
     residual: float
 
 
-@checked(
-    params=_checks.weights,
-    x=_checks.inputs,
-    y=_checks.labels,
-    rank=_checks.positive_integer,
-    tolerance=_checks.positive_number,
-    max_steps=_checks.positive_integer,
-)
+@checked(**_checks.labelled, rank=_checks.positive_integer, max_steps=_checks.positive_integer)
 def ntk_solve(
     params: Params,
     x: Float[ArrayLike, "N d"],

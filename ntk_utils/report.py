@@ -7,7 +7,6 @@ report.plot()
 
 import itertools
 import math
-import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,15 +18,16 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 from matplotlib.axes import Axes
 
-from ntk_utils import _checks, plotting
+from ntk_utils import _checks
 from ntk_utils._checks import checked
-from ntk_utils.bounds import diagonal_upper_bound, schur_lower_bound
+from ntk_utils.bounds.empirical import diagonal_upper_bound, schur_lower_bound
+from ntk_utils.bounds.limiting import limiting_lower_bound
 from ntk_utils.data import parallel_pairs, separation
-from ntk_utils.experiments import sweep
 from ntk_utils.kernels import empirical_ntk, limiting_ntk
+from ntk_utils.lab import plotting
+from ntk_utils.lab.sweep import sweep
 from ntk_utils.networks import Network, init_params
-from ntk_utils.power_series import limiting_lower_bound
-from ntk_utils.spectra import smallest_eigenvalue
+from ntk_utils.spectra import rounding_error, smallest_eigenvalue
 
 _WIDEST = 16
 """The search for the wide layer ends at this many neurons a sample."""
@@ -51,69 +51,6 @@ class ConstantColumnWarning(DataWarning):
 
 class RepeatedRowWarning(DataWarning):
     """Rows that point the same way: λ_min = 0 at any width. `indices` lists the pairs (i, j)."""
-
-
-def read_data(path, *, columns: Sequence[str] | None = None) -> Float[np.ndarray, "N d"]:
-    """Read a table of numbers from a CSV file: one row a sample, one column a coordinate.
-
-    A first line without any number, or with the numbers 0, 1, …, d-1, is taken as the header. A
-    first column that has no name there holds row numbers, as pandas writes them, and is left out.
-
-    Args:
-      path: the file, a path or an open text file.
-      columns: names of the columns to keep, from the header; by default all. Leave out labels and
-        row numbers: they are no coordinates.
-
-    Returns: the samples, shape (N, d), N >= 2, as they stand in the file.
-
-    Raises:
-      ValueError: an entry is text, missing or infinite (with its row and column, counted from 0
-        after the header); fewer than two rows; an unknown column name.
-      FileNotFoundError: there is no such file.
-    """
-    if not (isinstance(path, str | os.PathLike) or hasattr(path, "read")):
-        raise TypeError(f"path: expected a path or an open file, got {type(path).__name__}")
-    if columns is not None and isinstance(columns, str):
-        raise TypeError(f"columns: expected a sequence of names, got {columns!r}")
-    try:
-        text = pd.read_csv(path, header=None, dtype=str, skipinitialspace=True)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"path: expected a CSV file of numbers, got {str(error).strip()}"
-        ) from error
-    text = _with_header(text)
-    if columns is not None:
-        missing = [name for name in columns if name not in text]
-        if missing:
-            raise ValueError(f"columns: expected names among {list(text)}, got {missing}")
-        text = text[list(columns)]
-    return _numbers(text.reset_index(drop=True))
-
-
-def _with_header(text: pd.DataFrame) -> pd.DataFrame:
-    """Name the columns as the first line does, if it is a header."""
-    names = text.iloc[0]
-    has_row_numbers = pd.isna(names.iloc[0])  # as pandas writes them: in a column without a name
-    numbers = pd.to_numeric(names.iloc[int(has_row_numbers) :], errors="coerce")
-    if numbers.notna().any() and (numbers != np.arange(len(numbers))).any():
-        return text
-    named = text.iloc[1:].set_axis(names.astype(str).str.strip(), axis="columns")
-    return named.iloc[:, int(has_row_numbers) :]
-
-
-def _numbers(text: pd.DataFrame) -> np.ndarray:
-    x = text.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
-    bad = np.argwhere(~np.isfinite(x))
-    if len(bad):
-        row, column = bad[0]
-        more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
-        raise ValueError(
-            "path: expected a finite number in every entry, "
-            f"got {text.iat[row, column]!r} in row {row}, column {text.columns[column]}{more}"
-        )
-    if len(x) < 2:
-        raise ValueError(f"path: expected at least two rows of numbers, got {len(x)}")
-    return x
 
 
 @dataclass(frozen=True)
@@ -148,7 +85,9 @@ class ConditioningReport:
           ax: axes to draw on; new ones by default.
         """
         if ax is None:
-            _, ax = plt.subplots(figsize=(7.5, 3.4), layout="constrained")
+            figure, ax = plt.subplots(layout="constrained")
+        else:
+            figure = None
         finite = self.table.iloc[:-1]
         widths = finite.index.to_numpy()
         rounding = 1e-12 * self.table.upper.iloc[-1]
@@ -166,7 +105,10 @@ class ConditioningReport:
         plotting.log_log(ax, list(widths)).set(
             xlabel="width of the wide layer", ylabel=r"eigenvalue, in units of $K^{(L)}$"
         )
-        ax.legend(loc="upper left", bbox_to_anchor=(1, 1))  # beside the axes: it covers no data
+        if figure is None:
+            ax.legend()
+        else:
+            plotting.legend(figure)
         return ax
 
 
@@ -294,21 +236,18 @@ def _draw(x, widths, wide: int, n: int, seeds) -> pd.DataFrame:
     """Networks of which layer `wide` has n neurons instead: a row for each seed."""
     network = Network((*widths[:wide], n, *widths[wide + 1 :]), (1.0,) * (len(widths) - 1))
     unit = math.prod(2 / n_l for n_l in network.widths[1:-1])
-    # stored at least as wide as the given network: one compilation serves all narrower ones
-    stored = tuple(map(max, network.widths, widths))
 
     def measure(width, key):  # noqa: ARG001  (the width enters the key)
-        params = init_params(network, key, pad_to=stored)
-        # without a layer of full rank the bound is 0, and not worth a compilation
-        lower = schur_lower_bound(params, x) if max(network.widths[:-1]) >= len(x) else 0.0
-        return {"lower": unit * lower, **_sizes(unit * np.asarray(empirical_ntk(params, x)))}
+        params = init_params(network, key)
+        lower = unit * schur_lower_bound(params, x)
+        return {"lower": lower, **_sizes(unit * np.asarray(empirical_ntk(params, x)))}
 
     return sweep(measure, {"width": [n]}, seeds, progress=False)
 
 
 def _sizes(k: np.ndarray) -> dict[str, float]:
     lambda_min = smallest_eigenvalue(k)
-    if abs(lambda_min) <= len(k) * np.finfo(np.float64).eps * np.trace(k):
+    if abs(lambda_min) <= rounding_error(k):
         lambda_min = 0.0  # singular up to rounding, whose digits differ from machine to machine
     diagonal = float(np.diagonal(k).mean())
     share = lambda_min / diagonal if diagonal > 0 else 0.0  # every neuron of a narrow layer is off

@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 import scipy.linalg
+import scipy.optimize
 import scipy.sparse.linalg
 from jax.typing import ArrayLike
 from jaxtyping import Float
@@ -102,6 +103,16 @@ def conditioning(k: Float[ArrayLike, "N N"]) -> float:
     return float(largest / smallest)
 
 
+@checked(k=_checks.kernel)
+def rounding_error(k: Float[ArrayLike, "N N"]) -> float:
+    """Return N ε tr(K), ε = 2.2e-16: an eigenvalue of that size is not told from 0.
+
+    Args:
+      k: positive semidefinite matrix, shape (N, N), float64.
+    """
+    return float(len(k) * np.finfo(np.float64).eps * np.trace(k))
+
+
 @checked(f=_checks.double_matrix)
 def smallest_singular_value(f: Float[ArrayLike, "rows columns"]) -> float:
     """Return σ_min, the smallest of the min(rows, columns) singular values of a matrix.
@@ -113,3 +124,38 @@ def smallest_singular_value(f: Float[ArrayLike, "rows columns"]) -> float:
       f: matrix, shape (rows, columns), float64.
     """
     return float(scipy.linalg.svdvals(f, check_finite=False)[-1])
+
+
+@checked(population=_checks.labels, n=_checks.positive_integer)
+def lower_edge(population: Float[ArrayLike, " N"], n: int) -> float:
+    """Return where the spectrum of a sample covariance matrix of n independent columns begins.
+
+        max_{0<u<t_1} u (1 - (1/n) Σ_i t_i / (t_i - u)),   t_1 <= … <= t_N the population
+
+    The matrix is (1/n) A Aᵀ, A = T^{1/2} Z of shape (N, n), the t_i the eigenvalues of T, the
+    entries of Z independent, of mean 0 and variance 1. The edge is that of the limiting spectrum
+    for N, n → ∞ at a fixed ratio (Silverstein and Choi, J. Multivariate Anal. 54, 1995). For t_i =
+    1 it is (1 - √(N/n))², the edge of Marchenko and Pastur.
+
+    Args:
+      population: the t_i, positive, in any order, shape (N,).
+      n: number of columns.
+
+    Returns: the edge, below t_1; 0 if n <= N.
+
+    Raises:
+      ValueError: an entry of `population` is not positive.
+    """
+    t_1 = population.min()
+    if t_1 <= 0:
+        raise ValueError(f"population: expected positive numbers, got {t_1}")
+    t = population / t_1
+    if n <= len(t):
+        return 0.0
+    found = scipy.optimize.minimize_scalar(
+        lambda u: -u * (1 - (t / (t - u)).sum() / n),  # convex
+        bounds=(0, 1),
+        method="bounded",
+        options={"xatol": 1e-9},
+    )
+    return float(-found.fun * t_1)

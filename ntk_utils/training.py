@@ -1,8 +1,9 @@
-"""Fitting labels: Gauss–Newton through the N × N kernel, and gradient descent.
+"""Fitting labels: the construction of Corollary 4.2, Gauss–Newton, and gradient descent.
 
-Both minimise ½ Σ_i (f(x_i) - y_i)² over all weights of a ReLU network of `networks`. If K̄ = J Jᵀ is
-positive definite, J Jᵀ δ = r can be solved for every residual r: this is the step from λ_min > 0 to
-a network that fits any labels.
+If K̄ = J Jᵀ is positive definite, J Δ = y has a solution Δ = Jᵀ K̄⁻¹ y for all labels y.
+`memorizing_network` makes a network of twice the widths out of it, without training. The other two
+minimise ½ Σ_i (f(x_i) - y_i)² over all weights of a ReLU network of `networks`; Gauss–Newton solves
+with K̄ at each step.
 """
 
 from typing import NamedTuple
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import jax.scipy.linalg
 import numpy as np
+import scipy.linalg
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
@@ -18,11 +20,20 @@ from ntk_utils import _checks
 from ntk_utils._checks import checked
 from ntk_utils.data import parallel_pairs
 from ntk_utils.kernels import empirical_ntk
-from ntk_utils.networks import Params, outputs
-from ntk_utils.spectra import spectrum
+from ntk_utils.networks import (
+    Params,
+    apply,
+    backward_matrices,
+    feature_matrices,
+    outputs,
+)
+from ntk_utils.spectra import rounding_error, smallest_eigenvalue, spectrum
 
 _CHUNK = 200
 """Steps of gradient descent that one compiled call makes."""
+
+_SCALES = 4.0 ** np.arange(27)
+"""From a step Δ/c as long as the weights to one that is lost in their rounding, 2^-52."""
 
 
 class Fit(NamedTuple):
@@ -63,13 +74,121 @@ def contradictions(x: Float[ArrayLike, "N d"], y: Float[ArrayLike, " N"]) -> lis
     return sorted(at_zero + unlike)
 
 
+@checked(params=_checks.weights, x=_checks.inputs, y=_checks.labels)
+def least_norm_step(
+    params: Params, x: Float[ArrayLike, "N d"], y: Float[ArrayLike, " N"]
+) -> tuple[Float[Array, "_ _"], ...]:
+    """Compute the smallest change of the weights that changes the linearised outputs by y.
+
+        Δ = J⁺ y = Jᵀ α,   α = K̄⁺ y,   that is Δ_{k+1} = F_kᵀ diag(α) B_{k+1},   k = 0, …, L-1
+
+    If K̄ is positive definite, J Δ = y and ‖Δ‖² = yᵀ K̄⁻¹ y. If it is singular, J Δ comes as close
+    to y as it can; eigenvalues of K̄ up to `rounding_error` count as 0. No Jacobian is formed.
+
+    Args:
+      params: θ = (W_1, …, W_L).
+      x: samples, shape (N, d).
+      y: the N changes of the outputs, shape (N,), real or integer.
+
+    Returns: Δ = (Δ_1, …, Δ_L), of the shapes of the weights.
+
+    Raises:
+      ValueError: x and y of different lengths, weights that do not fit together or do not fit x.
+    """
+    params, x = _in_double(params, x)
+    k = np.asarray(empirical_ntk(params, x))
+    return tuple(map(_checks.on_device, _least_norm_step(params, x, k, y)))
+
+
+@checked(params=_checks.weights, step=_checks.weights, scale=_checks.positive_number)
+def difference_network(
+    params: Params, step: Params, scale: float
+) -> tuple[Float[Array, "_ _"], ...]:
+    """Build the network whose output is a difference quotient of another one.
+
+        f(x; θ') = c (f(x; θ + Δ/c) - f(x; θ))
+
+    Two copies side by side: W'_1 = (W_1 + Δ_1/c, W_1), the blocks W_l + Δ_l/c and W_l on the
+    diagonal of W'_l for 1 < l < L, and W'_L with c (W_L + Δ_L/c) over -c W_L. For L = 1, which has
+    no hidden layer to double, this is Δ itself. Each output is the difference of two numbers about
+    c |f(x; θ)|, so it carries their rounding.
+
+    Source: the proof of Corollary 4.2 of arXiv:2012.11654v5.
+
+    Args:
+      params: θ = (W_1, …, W_L).
+      step: Δ = (Δ_1, …, Δ_L), of the same shapes.
+      scale: c > 0; a power of 2 adds no rounding of its own.
+
+    Returns: the weights θ' of a network of widths (d, 2 n_1, …, 2 n_{L-1}, 1).
+
+    Raises:
+      ValueError: the matrices of `step` do not have the shapes of those of `params`.
+    """
+    if [w.shape for w in params] != [dw.shape for dw in step]:
+        raise ValueError(
+            f"step: expected matrices of shapes {[w.shape for w in params]}, "
+            f"got {[dw.shape for dw in step]}"
+        )
+    return _side_by_side(*([np.asarray(w) for w in weights] for weights in (params, step)), scale)
+
+
 @checked(
-    params=_checks.weights,
-    x=_checks.inputs,
-    y=_checks.labels,
-    steps=_checks.positive_integer,
-    tolerance=_checks.positive_number,
+    params=_checks.weights, x=_checks.inputs, y=_checks.labels, epsilon=_checks.positive_number
 )
+def memorizing_network(
+    params: Params, x: Float[ArrayLike, "N d"], y: Float[ArrayLike, " N"], epsilon: float
+) -> tuple[Float[Array, "_ _"], ...]:
+    """Build a network of twice the widths that fits the labels: max_i |f(x_i) - y_i| <= ε.
+
+        θ' = `difference_network`(θ, Δ, c),   f(x_i; θ') = y_i + O(1/c)
+
+    by Taylor's theorem, since J Δ = y for Δ = `least_norm_step`. No training: one linear system,
+    then the smallest scale c that reaches ε, out of c_0, 4 c_0, 16 c_0, …, with Δ/c_0 about as
+    large as θ. By this construction Corollary 4.2 of arXiv:2012.11654v5 shows that λ_min(K̄) > 0
+    suffices to fit any labels to any precision; Theorem 4.1 has it with high probability if one
+    layer has of the order of N neurons, up to logarithms. Here λ_min(K̄) is computed.
+
+    Rounding grows as c where the error falls as 1/c, so that double precision ends at an ε of about
+    1e-7 for labels, outputs and weights of order 1.
+
+    Args:
+      params: θ = (W_1, …, W_L), weights with λ_min(K̄) > 0 on these samples.
+      x: samples, shape (N, d).
+      y: labels, shape (N,), real or integer.
+      epsilon: the error ε > 0, to be met by the outputs as `apply` computes them.
+
+    Returns: the weights θ' of a network of widths (d, 2 n_1, …, 2 n_{L-1}, 1).
+
+    Raises:
+      ValueError: what prevents it. The labels contradict each other, with the pairs of
+        `contradictions`; K̄ is singular to rounding; no scale reaches ε in double precision, with
+        the smallest error found; x and y of different lengths, weights that do not fit together or
+        do not fit x.
+    """
+    _are_consistent(x, y)
+    params, x = _in_double(params, x)
+    k = np.asarray(empirical_ntk(params, x))
+    if smallest_eigenvalue(k) <= rounding_error(k):
+        raise ValueError(
+            "params: expected weights at which the NTK of these samples is positive definite, "
+            "got one that is singular to rounding"
+        )
+    theta = tuple(map(np.asarray, params))
+    step = _least_norm_step(params, x, k, y)
+    errors = []
+    for scale in _power_of_two(_largest(step) / (_largest(theta) or 1.0)) * _SCALES:
+        built = _side_by_side(theta, step, scale)
+        errors.append(float(np.abs(np.asarray(apply(built, x)) - y).max()))
+        if errors[-1] <= epsilon:
+            return built
+    raise ValueError(
+        "epsilon: expected at least the smallest error that this construction reaches in double "
+        f"precision, here about {min(errors):.2g}, got {epsilon:.2g}"
+    )
+
+
+@checked(**_checks.labelled, steps=_checks.positive_integer)
 def gauss_newton(
     params: Params,
     x: Float[ArrayLike, "N d"],
@@ -103,11 +222,7 @@ def gauss_newton(
       ValueError: the labels contradict each other, with the pairs of `contradictions`; x and y of
         different lengths; weights that do not fit together or do not fit x.
     """
-    if pairs := contradictions(x, y):
-        raise ValueError(
-            "y: expected labels that a ReLU network can fit, "
-            f"got contradictory ones for the parallel samples {_shown(pairs)}"
-        )
+    _are_consistent(x, y)
     params, x, y = _in_double(params, x, y)
     states = [tuple(map(float, _loss_and_error(params, x, y)))]
     damping = 1e-3
@@ -122,13 +237,7 @@ def gauss_newton(
     return Fit(params, *np.array(states).T)
 
 
-@checked(
-    params=_checks.weights,
-    x=_checks.inputs,
-    y=_checks.labels,
-    steps=_checks.positive_integer,
-    tolerance=_checks.positive_number,
-)
+@checked(**_checks.labelled, steps=_checks.positive_integer)
 def gradient_descent(
     params: Params,
     x: Float[ArrayLike, "N d"],
@@ -177,13 +286,50 @@ def gradient_descent(
     return Fit(params, losses, errors)
 
 
+def _are_consistent(x, y) -> None:
+    if pairs := contradictions(x, y):
+        raise ValueError(
+            "y: expected labels that a ReLU network can fit, "
+            f"got contradictory ones for the parallel samples {_shown(pairs)}"
+        )
+
+
+def _side_by_side(params, step, c):
+    """`difference_network`, unchecked, in NumPy."""
+    moved = [w + dw / c for w, dw in zip(params, step, strict=True)]
+    blocks = [
+        np.hstack([moved[0], params[0]]),
+        *map(scipy.linalg.block_diag, moved[1:-1], params[1:-1]),
+        np.vstack([c * moved[-1], -c * params[-1]]),
+    ]
+    return tuple(map(_checks.on_device, blocks if len(params) > 1 else step))
+
+
+def _least_norm_step(params, x, k, y):
+    """`least_norm_step`, unchecked, from K̄; in NumPy."""
+    eigenvalues, v = scipy.linalg.eigh(k, check_finite=False)
+    kept = eigenvalues > rounding_error(k)
+    alpha = v[:, kept] @ (v[:, kept].T @ y / eigenvalues[kept])
+    matrices = zip(feature_matrices(params, x), backward_matrices(params, x), strict=True)
+    return [np.asarray(f).T @ (alpha[:, None] * np.asarray(b)) for f, b in matrices]
+
+
+def _largest(weights) -> float:
+    return max(float(np.abs(w).max()) for w in weights)
+
+
+def _power_of_two(number: float) -> float:
+    """The largest one that is not larger; the smallest normal number for 0."""
+    return 2.0 ** np.floor(np.log2(max(number, np.finfo(np.float64).tiny)))
+
+
 def _shown(pairs, at_most: int = 10) -> str:
     more = f" and {len(pairs) - at_most} more" if len(pairs) > at_most else ""
     return f"{', '.join(map(str, pairs[:at_most]))}{more}"
 
 
-def _in_double(params, x, y):
-    return jax.tree.map(lambda a: jnp.asarray(a, dtype=jnp.float64), (tuple(params), x, y))
+def _in_double(params, *arrays):
+    return jax.tree.map(lambda a: jnp.asarray(a, dtype=jnp.float64), (tuple(params), *arrays))
 
 
 def _residual(params, x, y):

@@ -7,9 +7,11 @@ import nbval.kernel
 import pytest
 
 import ntk_utils  # noqa: F401  (switches JAX's 64-bit mode on)
-from ntk_utils._jupyter import FileKernelManager
+from ntk_utils.lab._jupyter import FileKernelManager
 
+# nbval offers no option for it; two workers would start kernels on ports that may collide
 nbval.kernel.KernelManager = FileKernelManager
+os.environ["TQDM_DISABLE"] = "1"  # in its kernels, as when the outputs were stored
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 

@@ -210,6 +210,55 @@ def bad_networks_or_samples():
     return [*bad_networks(X), *bad_samples(NETWORK), wrong_width]
 
 
+def bad_samples_or_depths():
+    return [
+        *bad_samples(depth=2),
+        bad(ValueError, "depth", "integer >= 1", "0", X, depth=0),
+        bad(ValueError, "depth", "integer >= 1", "-1", X, depth=-1),
+        bad(TypeError, "depth", "integer", "2.0", X, depth=2.0),
+    ]
+
+
+def bad_verdicts():
+    good = {"kind": "rate", "predicted": 1, "measured": 1, "source": "s"}
+    good |= {"holds": True, "control": False}
+    identity = {"kind": "identity", "control": None}
+    not_one_bool = [
+        ("1", 1),
+        ("None", None),
+        ("array([ True])", np.array([True])),
+        ("'yes'", "yes"),
+    ]
+    calls = [
+        (TypeError, "claim", "text", "3", {"claim": 3}),
+        (ValueError, "claim", "some words", "none", {"claim": ""}),
+        (TypeError, "source", "text", "4.1", {"source": 4.1}),
+        (ValueError, "source", "some words", "none", {"source": ""}),
+        (ValueError, "kind", "identity, certificate, rate", "'theorem'", {"kind": "theorem"}),
+        (ValueError, "kind", "identity, certificate, rate", "None", {"kind": None}),
+        *((TypeError, "holds", "True or False", got, {"holds": v}) for got, v in not_one_bool),
+        *(
+            (TypeError, "control", "True or False", got, {"control": v})
+            for got, v in not_one_bool
+            if v is not None
+        ),
+        (ValueError, "control", "a broken hypothesis for a rate", "none", {"control": None}),
+        (ValueError, "control", "none for an identity", "False", {**identity, "control": False}),
+        (TypeError, "not_reached", "text", "True", {"not_reached": True}),
+        (ValueError, "not_reached", "some words", "none", {"not_reached": ""}),
+        (ValueError, "not_reached", "none for a", "'N = 5'", {**identity, "not_reached": "N = 5"}),
+        (TypeError, "predicted", "text or numbers", "None", {"predicted": None}),
+        (TypeError, "measured", "text or numbers", "object", {"measured": object()}),
+        (TypeError, "measured", "text or numbers", "['a', 1]", {"measured": ["a", 1]}),
+        (ValueError, "predicted", "text or numbers", "none", {"predicted": ""}),
+        (ValueError, "measured", "text or numbers", "none", {"measured": []}),
+    ]
+    return [
+        bad(error, argument, expected, got, ntk_utils.Claims(), **({"claim": "c"} | good | changes))
+        for error, argument, expected, got, changes in calls
+    ]
+
+
 BAD_CALLS = {
     "Network": [
         bad(TypeError, "widths", "sequence", "'341'", "341"),
@@ -273,12 +322,9 @@ BAD_CALLS = {
             n_probes=1,
         ),
     ],
-    "limiting_ntk": [
-        *bad_samples(depth=2),
-        bad(ValueError, "depth", "integer >= 1", "0", X, depth=0),
-        bad(ValueError, "depth", "integer >= 1", "-1", X, depth=-1),
-        bad(TypeError, "depth", "integer", "2.0", X, depth=2.0),
-    ],
+    "limiting_ntk": bad_samples_or_depths(),
+    "limiting_layer_ntks": bad_samples_or_depths(),
+    "wide_layer_ntks": bad_networks_or_samples(),
     "empirical_ntk_fn": [
         bad(TypeError, "apply_fn", "function", "tuple", W),
         bad(
@@ -293,6 +339,15 @@ BAD_CALLS = {
     "smallest_eigenvalue": bad_kernels(),
     "spectrum": bad_kernels(),
     "conditioning": bad_kernels(),
+    "rounding_error": bad_kernels(),
+    "lower_edge": [
+        bad(ValueError, "population", "rank 1", "(3, 3)", K, 5),
+        bad(ValueError, "population", "positive numbers", "0.0", [1.0, 0.0], 5),
+        bad(ValueError, "population", "finite", "1 nan or inf", [1.0, NAN], 5),
+        bad(TypeError, "population", "array", "str", "t", 5),
+        bad(ValueError, "n", "integer >= 1", "0", [1.0, 2.0], 0),
+        bad(TypeError, "n", "integer", "5.0", [1.0, 2.0], 5.0),
+    ],
     "smallest_singular_value": bad_matrices("f"),
     "hermite_coefficient": [
         bad(ValueError, "r", "integer >= 0", "-1", -1),
@@ -300,9 +355,26 @@ BAD_CALLS = {
         bad(TypeError, "r", "integer", "True", True),
         bad(TypeError, "r", "integer", "'2'", "2"),
     ],
+    "sandwich": bad_weights_or_samples(),
+    "layer_shares": bad_weights_or_samples(),
+    "limiting_layer_shares": bad_samples_or_depths(),
+    "kernel_diagonal_deviation": bad_networks(),
+    "two_layer_gap_coefficients": [
+        *bad_samples(at_least_two=True, key=KEY),
+        *bad_keys(lambda key: (X, key)),
+        bad(ValueError, "x", "simple", "1.68 and 1.68", X_APART, KEY),
+        bad(ValueError, "x", "above rounding", "0 and", X_ZERO, KEY),
+        bad(ValueError, "n_neurons", "integer >= 1", "0", X, KEY, n_neurons=0),
+        bad(TypeError, "n_neurons", "integer", "5.0", X, KEY, n_neurons=5.0),
+    ],
     "schur_terms": bad_weights_or_samples(),
     "schur_lower_bound": bad_weights_or_samples(),
     "diagonal_upper_bound": bad_kernels(),
+    "mean_dead_samples": [
+        *bad_networks(10),
+        bad(ValueError, "n_samples", "integer >= 1", "0", NETWORK, 0),
+        bad(TypeError, "n_samples", "integer", "2.5", NETWORK, 2.5),
+    ],
     "mean_kernel_diagonal": bad_networks_or_samples(),
     "mean_layer_diagonals": bad_networks_or_samples(),
     "nguyen21_lambda_min_upper": bad_networks(),
@@ -326,6 +398,11 @@ BAD_CALLS = {
         bad(ValueError, "exact_orders", "integer >= 0", "-1", X, depth=2, exact_orders=-1),
         bad(TypeError, "exact_orders", "integer", "(1, 2)", X, depth=2, exact_orders=(1, 2)),
     ],
+    "limiting_rank_upper_bound": [
+        *bad_samples(depth=2),
+        bad(ValueError, "depth", "integer >= 1", "0", X, depth=0),
+        bad(TypeError, "depth", "integer", "2.0", X, depth=2.0),
+    ],
     "nguyen21_limiting_lower": [
         *bad_samples(r=2),
         bad(ValueError, "r", "even", "3", X, r=3),
@@ -342,6 +419,12 @@ BAD_CALLS = {
     ],
     "mean_feature_gram": bad_networks_or_features(),
     "mean_feature_gram_lower_bound": bad_networks_or_features(),
+    "nguyen21_mean_feature_gram_lower": [
+        *bad_networks_or_features(),
+        bad(ValueError, "r", "integer >= 1", "0", NETWORK, X, 1, r=0),
+        bad(TypeError, "r", "integer", "2.0", NETWORK, X, 1, r=2.0),
+    ],
+    "project_mean_out": bad_samples(),
     "khatri_rao_power": [
         *(dataclasses.replace(call, args=(*call.args, 2)) for call in bad_samples()),
         bad(ValueError, "r", "integer >= 1", "0", X, 0),
@@ -380,6 +463,23 @@ BAD_CALLS = {
         bad(ValueError, "step_size", "> 0", "0.0", W, X, Y, step_size=0.0),
         bad(ValueError, "step_size", "> 0", "-1.0", W, X, Y, step_size=-1.0),
         bad(TypeError, "step_size", "real number", "'large'", W, X, Y, step_size="large"),
+    ],
+    "difference_network": [
+        *bad_weights(W, 1.0),
+        bad(TypeError, "step", "non-empty tuple", "NoneType", W, None, 1.0),
+        bad(ValueError, "step", "(3, 2), (2, 1)", "(3, 1)", W, (X[:3, :1],), 1.0),
+        bad(ValueError, "scale", "> 0", "0.0", W, W, 0.0),
+        bad(TypeError, "scale", "real number", "None", W, W, None),
+    ],
+    "least_norm_step": [*bad_weights(X, Y), *bad_samples(W, y=Y), *bad_labels(W, X)],
+    "memorizing_network": [
+        *bad_weights(X, Y, 0.1),
+        *bad_samples(W, y=Y, epsilon=0.1),
+        *(dataclasses.replace(call, args=(*call.args, 0.1)) for call in bad_labels(W, X)),
+        bad(ValueError, "epsilon", "> 0", "0.0", W, X, Y, 0.0),
+        bad(TypeError, "epsilon", "real number", "None", W, X, Y, None),
+        bad(ValueError, "y", "can fit", "(0, 1)", W, X_APART[[0, 0, 1]], Y[:3], 0.1),
+        bad(ValueError, "params", "positive definite", "singular", W, X, Y, 0.1),
     ],
     "read_data": [
         bad(TypeError, "path", "path or an open file", "int", 3),
@@ -425,6 +525,27 @@ BAD_CALLS = {
         bad(ValueError, "measure", "names other", "['n']", lambda **_: {"n": 1}, {"n": [1]}, [0]),
         bad(TypeError, "measure", "numbers", "None", lambda **_: None, {"n": [1]}, [0]),
         bad(TypeError, "measure", "numbers", "'a'", lambda **_: "a", {"n": [1]}, [0]),
+        bad(TypeError, "measure", "numbers", "(1, 2)", lambda **_: (1, 2), {"n": [1]}, [0]),
+        bad(TypeError, "measure", "numbers", "array", lambda **_: {"a": K}, {"n": [1]}, [0]),
+        bad(TypeError, "measure", "numbers", "'b'", lambda **_: {"a": [1, "b"]}, {"n": [1]}, [0]),
+        bad(
+            ValueError,
+            "measure",
+            "different names",
+            "['a_0', 'a_1', 'a_0']",
+            lambda **_: {"a": [1, 2], "a_0": 3},
+            {"n": [1]},
+            [0],
+        ),
+        bad(
+            ValueError,
+            "measure",
+            "names other",
+            "['n_0']",
+            lambda **_: {"n": [1]},
+            {"n_0": [1]},
+            [0],
+        ),
     ],
     "fit_exponent": [
         bad(TypeError, "table", "DataFrame", "dict", {"n": [1]}, "n", "y"),
@@ -443,43 +564,13 @@ BAD_CALLS = {
         bad(ValueError, "x", "column", "['n']", TABLE, ["n"], "y"),
         bad(TypeError, "y", "numbers", "str", TABLE.assign(y="a"), "n", "y"),
     ],
-    "verdict": [
-        bad(TypeError, "claim", "text", "3", 3, predicted=1, measured=1, holds=True),
-        bad(TypeError, "holds", "True or False", "1", "c", predicted=1, measured=1, holds=1),
-        bad(TypeError, "holds", "True or False", "None", "c", predicted=1, measured=1, holds=None),
-        bad(
-            TypeError,
-            "holds",
-            "True or False",
-            "array([ True])",
-            "c",
-            predicted=1,
-            measured=1,
-            holds=np.array([True]),
-        ),
-        bad(
-            TypeError, "source", "text", "4.1", "c", predicted=1, measured=1, holds=True, source=4.1
-        ),
-        bad(
-            TypeError,
-            "predicted",
-            "text or numbers",
-            "None",
-            "c",
-            predicted=None,
-            measured=1,
-            holds=True,
-        ),
-        bad(
-            TypeError,
-            "measured",
-            "text or numbers",
-            "object",
-            "c",
-            predicted=1,
-            measured=object(),
-            holds=True,
-        ),
+    "Claims": [
+        bad(TypeError, "made_for", "text", "4", 4),
+        bad(TypeError, "made_for", "text", "None", None),
+    ],
+    "Claims.verdict": bad_verdicts(),
+    "Claims.conclude": [
+        bad(ValueError, "conclude", "at least one verdict", "none", ntk_utils.Claims()),
     ],
     "use_style": [
         bad(ValueError, "context", "notebook", "'cinema'", "cinema"),
@@ -511,23 +602,40 @@ BAD_CALLS = {
     "plotting.spectrum": [
         bad(TypeError, "ax", "matplotlib axes", "list", [AX], X[0], label=""),
     ],
+    "plotting.panels": [
+        bad(ValueError, "n", "integer >= 1", "0", 0),
+        bad(TypeError, "n", "integer", "2.0", 2.0),
+    ],
+    "plotting.legend": [
+        bad(TypeError, "figure", "matplotlib figure", "Axes", AX),
+        bad(ValueError, "figure", "something with a label", "nothing", AX.figure),
+    ],
+    "plotting.architecture": [
+        bad(TypeError, "ax", "matplotlib axes", "NoneType", None, NETWORK, 4),
+        bad(TypeError, "network", "network with widths", "tuple", AX, (3, 8, 1), 4),
+        bad(ValueError, "n_samples", "integer >= 1", "0", AX, NETWORK, 0),
+        bad(TypeError, "n_samples", "integer", "4.0", AX, NETWORK, 4.0),
+    ],
 }
 
 # made by functions, for users to read or catch: nothing to refuse
 EXEMPT = {
+    "ClaimsFail",
     "ConditioningReport",
     "ConstantColumnWarning",
     "DataWarning",
     "Estimate",
     "Exponent",
     "Fit",
+    "GapCoefficients",
     "RepeatedRowWarning",
+    "Sandwich",
     "Solution",
 }
 
 
 def named(name):
-    """The public function of this name, `plotting.bound` as well as `apply`."""
+    """The public function of this name, `plotting.bound` or `Claims.verdict` as well as `apply`."""
     place, _, function = name.rpartition(".")
     return getattr(getattr(ntk_utils, place) if place else ntk_utils, function)
 
@@ -564,7 +672,9 @@ def test_every_public_function_has_bad_input_in_the_table():
     of_plotting = {
         f"plotting.{name}"
         for name, value in vars(ntk_utils.plotting).items()
-        if getattr(value, "__module__", "") == "ntk_utils.plotting" and not name.startswith("_")
+        if getattr(value, "__module__", "") == ntk_utils.plotting.__name__ and name[0] != "_"
     }
+    assert len(of_plotting) > 8
+    of_claims = {f"Claims.{name}" for name in vars(ntk_utils.Claims) if name[0] != "_"}
     in_the_table = {name for name, calls in BAD_CALLS.items() if calls} | {"plotting.use_style"}
-    assert (callables | of_plotting) - in_the_table == EXEMPT
+    assert (callables | of_plotting | of_claims) - in_the_table == EXEMPT

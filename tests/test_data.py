@@ -1,9 +1,21 @@
+import io
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 
-from ntk_utils import _random, digit_labels, digits, gaussian, scaling, separation, uniform_sphere
+from ntk_utils import (
+    _random,
+    digit_labels,
+    digits,
+    gaussian,
+    read_data,
+    scaling,
+    separation,
+    uniform_sphere,
+)
 from ntk_utils.data import parallel_pairs
 
 
@@ -139,3 +151,70 @@ def test_parallel_pairs_agree_with_a_separation_of_zero(key):
     assert parallel_pairs(x) == []
     assert parallel_pairs(x.at[20].set(0.3 * x[7])) == [(7, 20)]
     assert parallel_pairs(np.zeros((3, 2))) == []
+
+
+# --- tables of numbers ----------------------------------------------------------------------------
+
+NUMBERS = "1,2,3\n4,5,7\n0.5,-1e2,9\n"
+X = np.array([[1.0, 2, 3], [4, 5, 7], [0.5, -100, 9]])
+
+
+def read(text, **options):
+    return read_data(io.StringIO(text), **options)
+
+
+def test_a_file_of_numbers_is_read_as_it_stands(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text(NUMBERS)
+    for place in (path, str(path)):
+        x = read_data(place)
+        np.testing.assert_array_equal(x, X)
+        assert x.dtype == np.float64
+
+
+@pytest.mark.parametrize("header", ["a,b,c", "a, b , c", '"a","b","c"', "0,1,2"])
+def test_a_header_is_no_sample(header):
+    np.testing.assert_array_equal(read(f"{header}\n{NUMBERS}"), X)
+
+
+def test_what_pandas_and_numpy_write_is_read_back(tmp_path):
+    frame = pd.DataFrame(X, columns=["a", "b", "c"])
+    for text in (frame.to_csv(), frame.to_csv(index=False), pd.DataFrame(X).to_csv()):
+        np.testing.assert_array_equal(read(text), X)
+    np.savetxt(tmp_path / "x.csv", X, delimiter=",")
+    np.testing.assert_array_equal(read_data(tmp_path / "x.csv"), X)
+
+
+def test_columns_are_chosen_by_name():
+    np.testing.assert_array_equal(read("a,b,c\n" + NUMBERS, columns=["c", "a"]), X[:, [2, 0]])
+    named = "a,b,species\n1,2,setosa\n3,4,virginica\n"
+    np.testing.assert_array_equal(read(named, columns=["a", "b"]), [[1, 2], [3, 4]])
+    with pytest.raises(ValueError, match=r"columns: expected names among .*, got \['d'\]"):
+        read("a,b,c\n" + NUMBERS, columns=["a", "d"])
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("a,b\n1,2\n3,\n", r"finite number in every entry, got nan in row 1, column b"),
+        ("a,b\n1,2\n3,NaN\n", r"finite number in every entry, got nan in row 1, column b"),
+        ("1,2\n3,inf\n", r"finite number in every entry, got 'inf' in row 1, column 1"),
+        ("a,b\n1,red\n3,blue\n", r"finite number .*, got 'red' in row 0, column b and 1 more"),
+        ("1,red\n3,4\n", r"finite number .*, got 'red' in row 0, column 1"),
+        ("1;2\n3;4\n", r"finite number .*, got '3;4' in row 0"),
+        ("1,2\n", r"at least two rows of numbers, got 1"),
+        ("a,b\n1,2\n", r"at least two rows of numbers, got 1"),
+        ("a,b\n", r"at least two rows of numbers, got 0"),
+        ("", r"CSV file of numbers, got No columns"),
+        ("1,2\n3,4,5\n", r"CSV file of numbers, got .*line 2"),
+        ("some words\nin lines\n", r"finite number .*, got 'in lines' in row 0"),
+    ],
+)
+def test_a_bad_file_is_an_error_that_says_what_is_wrong_and_where(text, complaint):
+    with pytest.raises(ValueError, match=f"^path: expected (a |an )?{complaint}"):
+        read(text)
+
+
+def test_a_missing_file_is_a_file_not_found_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_data(tmp_path / "none.csv")

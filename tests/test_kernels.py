@@ -1,5 +1,8 @@
+import functools
 import itertools
+import math
 
+import helpers
 import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
@@ -19,9 +22,13 @@ from ntk_utils import (
     init_params,
     kernels,
     layer_ntks,
+    limiting_layer_ntks,
     limiting_ntk,
+    mean_layer_diagonals,
+    networks,
     smallest_eigenvalue,
     uniform_sphere,
+    wide_layer_ntks,
 )
 
 # few shapes, because JAX compiles each of them: a linear model, a width of 1, a wide layer
@@ -36,10 +43,7 @@ architectures = st.sampled_from(ARCHITECTURES)
 seeds = st.integers(0, 2**31 - 1)
 
 
-def draw(widths, seed, n_samples=N_SAMPLES, init="he"):
-    """Weights and samples of a network."""
-    key_x, key_w = jax.random.split(jax.random.key(seed))
-    return init_params(Network(widths, init), key_w), gaussian(key_x, n_samples, widths[0])
+draw = functools.partial(helpers.draw, n_samples=N_SAMPLES)
 
 
 @jax.jit
@@ -192,18 +196,32 @@ def test_numpy_lists_and_jax_arrays_give_the_same_kernel(function):
 # --- tiles, chunks, batches -----------------------------------------------------------------------
 
 
+@pytest.fixture(params=["small in NumPy", "all compiled"])
+def both_ways(request, monkeypatch):
+    """Once as it is, once with small kernels compiled like large ones."""
+    if request.param == "all compiled":
+        monkeypatch.setattr(networks, "_LITTLE_WORK", 0)
+
+
+@pytest.mark.usefixtures("both_ways")
+@pytest.mark.parametrize(("n_samples", "widths"), [(600, (3, 7, 5, 1)), (700, (3, 1))])
+def test_tiles_give_the_sum_of_hadamard_products(n_samples, widths):
+    assert_sums_of_hadamard_products(*draw(widths, seed=0, n_samples=n_samples))
+
+
 @pytest.mark.parametrize(
     ("n_samples", "widths"),
     [
-        (600, (3, 7, 5, 1)),  # tiles
-        (700, (3, 1)),  # tiles, no hidden layer
         (130, (3, 33000, 2, 1)),  # a wide layer in chunks: the first,
         (130, (3, 2, 33000, 1)),  # the last,
-        (530, (3, 8000, 40, 8001, 5, 1)),  # two of them, one not divided evenly
+        (530, (3, 8000, 40, 8001, 5, 1)),  # two of them, one not divided evenly, and tiles
     ],
 )
-def test_tiles_and_chunks_give_the_sum_of_hadamard_products(n_samples, widths):
-    params, x = draw(widths, seed=0, n_samples=n_samples)
+def test_chunks_give_the_sum_of_hadamard_products(n_samples, widths):
+    assert_sums_of_hadamard_products(*draw(widths, seed=0, n_samples=n_samples))
+
+
+def assert_sums_of_hadamard_products(params, x):
     grams = [
         (f @ f.T) * (b @ b.T)
         for f, b in zip(feature_matrices(params, x), backward_matrices(params, x), strict=True)
@@ -212,6 +230,7 @@ def test_tiles_and_chunks_give_the_sum_of_hadamard_products(n_samples, widths):
     assert_close(layer_ntks(params, x), np.array(grams), rtol=1e-14)
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_a_tiled_kernel_is_symmetric_to_the_last_bit():
     k = np.asarray(empirical_ntk(*draw((3, 7, 5, 1), seed=0, n_samples=600)))
     assert (k == k.T).all()
@@ -239,7 +258,7 @@ def temporary_bytes(n_samples, width):
     shapes = itertools.pairwise((8, width, 8, 1))
     params = tuple(jax.ShapeDtypeStruct(shape, float) for shape in shapes)
     x = jax.ShapeDtypeStruct((n_samples, 8), float)
-    compiled = kernels._empirical_ntk.lower(params, x, kernels._row_blocks(n_samples)).compile()
+    compiled = kernels._empirical_ntk.lower(params, x, kernels.row_blocks(n_samples)).compile()
     return compiled.memory_analysis().temp_size_in_bytes
 
 
@@ -351,6 +370,157 @@ def test_monte_carlo_kernel_of_neural_tangents_approaches_the_limit():
     assert_close(mean_kernel(x, None, "ntk") * (2 / width) ** 2, limiting_ntk(x, depth=3), 0.05)
 
 
+# --- the limit, layer by layer --------------------------------------------------------------------
+
+WITH_UNEVEN_WIDTHS_AND_BETAS = [
+    Network((5, 1), (0.7,)),
+    Network((5, 30, 1), (0.5, 1.5)),
+    Network((5, 40, 7, 300, 1), (0.5, 0.3, 1.5, 2.0)),
+    Network((5, 12, 90, 1), "lecun"),
+    Network((5, 90, 12, 1), "he"),
+]
+
+
+def angles(x):
+    """The angles between samples, and the products of their norms."""
+    scale = np.outer(*2 * [np.linalg.norm(x, axis=1)])
+    cosine = x @ x.T / scale
+    np.fill_diagonal(cosine, 1.0)
+    return np.arccos(cosine), scale
+
+
+def value(angle):
+    return (np.sin(angle) + (np.pi - angle) * np.cos(angle)) / np.pi
+
+
+def derivative(angle):
+    return 1 - angle / np.pi
+
+
+def test_layer_terms_of_the_limit_are_their_closed_forms_up_to_depth_three(key):
+    x = np.asarray(gaussian(key, N_SAMPLES, 5))
+    theta, scale = angles(x)
+    phi = np.arccos(np.minimum(value(theta), 1))
+    c, d_1, d_2 = np.cos(theta), derivative(theta), derivative(phi)
+    expected = {
+        1: [c],
+        2: [c * d_1, value(theta)],
+        3: [c * d_1 * d_2, value(theta) * d_2, value(phi)],
+    }
+    for depth, terms in expected.items():
+        actual = limiting_layer_ntks(x, depth=depth)
+        assert actual.shape == (depth, N_SAMPLES, N_SAMPLES)
+        # arccos near 1 costs half of the digits: a diagonal of 1 + ε is what it costs here
+        assert_close(actual, scale * np.array(terms), rtol=1e-7)
+        off_diagonal = ~np.eye(N_SAMPLES, dtype=bool)
+        assert_close(actual[:, off_diagonal], (scale * np.array(terms))[:, off_diagonal])
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 5])
+def test_layer_terms_of_the_limit_sum_to_the_limit_of_neural_tangents(depth, key):
+    x = gaussian(key, N_SAMPLES, 5)
+    assert_close(
+        limiting_layer_ntks(x, depth=depth).sum(axis=0), limiting_ntk(x, depth=depth), 1e-7
+    )
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 5])
+def test_the_diagonal_of_every_layer_term_of_the_limit_is_the_squared_norm(depth, key):
+    x = np.asarray(gaussian(key, N_SAMPLES, 5))
+    diagonals = np.diagonal(limiting_layer_ntks(x, depth=depth), axis1=1, axis2=2)
+    expected = np.broadcast_to((x**2).sum(axis=1), (depth, N_SAMPLES))
+    np.testing.assert_allclose(diagonals, expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_layer_terms_of_the_limit_are_positive_semidefinite_and_definite_behind_a_relu(depth, key):
+    terms = limiting_layer_ntks(uniform_sphere(key, 12, 5), depth=depth)
+    for k, term in enumerate(terms):
+        np.testing.assert_array_equal(term, term.T)
+        assert smallest_eigenvalue(term) > (1e-3 if depth > 1 else -1e-13), k
+    if depth == 1:  # the Gram matrix of more samples than dimensions
+        assert smallest_eigenvalue(terms[0]) < 1e-13
+
+
+def test_a_zero_sample_has_zero_rows_in_every_layer_term_of_the_limit(key):
+    x = gaussian(key, N_SAMPLES, 5)
+    terms = limiting_layer_ntks(x.at[2].set(0.0), depth=3)
+    assert not terms[:, 2].any()
+    assert not terms[:, :, 2].any()
+    kept = np.delete(np.arange(N_SAMPLES), 2)
+    np.testing.assert_array_equal(terms[:, kept][:, :, kept], limiting_layer_ntks(x[kept], depth=3))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_layer_terms_of_the_limit_depend_on_angles_and_norms_alone(depth, key):
+    x = np.asarray(gaussian(key, N_SAMPLES, 5))
+    terms = limiting_layer_ntks(x, depth=depth)
+    norms = np.array([1.0, 2.0, 0.5, 3.0, 1e-3, 1e3])
+    scaled = limiting_layer_ntks(norms[:, None] * x, depth=depth)
+    # repeated rescaling of the norms rounds the cosines on the diagonal, which are 1 by definition
+    np.testing.assert_allclose(scaled, np.outer(norms, norms) * terms, rtol=1e-9)
+    rotation, _ = np.linalg.qr(np.asarray(gaussian(jax.random.key(7), 5, 5)))
+    assert_close(limiting_layer_ntks(x @ rotation, depth=depth), terms)
+
+
+def test_samples_that_point_the_same_way_have_parallel_rows_in_every_layer_term(key):
+    x = gaussian(key, N_SAMPLES, 5)
+    terms = limiting_layer_ntks(x.at[4].set(3.0 * x[1]), depth=4)
+    np.testing.assert_allclose(terms[:, 4], 3 * terms[:, 1], rtol=1e-6)
+
+
+def test_opposite_samples_meet_at_no_neuron_of_a_layer_behind_them(key):
+    x = gaussian(key, N_SAMPLES, 5)
+    terms = limiting_layer_ntks(x.at[4].set(-x[1]), depth=2)
+    assert np.abs(terms[:, 1, 4]).max() < 1e-7 * terms.max()
+
+
+@pytest.mark.parametrize("d", [3, 20])
+def test_very_deep_limits_forget_the_data(d, key):
+    # K^(L)/(Ld) tends to 3/4 I + 1/4 11ᵀ: the gates in front of layer l tend to 1 - 3/l
+    depth, n_samples = 2048, 8
+    k = limiting_layer_ntks(uniform_sphere(key, n_samples, d), depth=depth).sum(axis=0)
+    assert_close(k / (depth * d), 0.75 * np.eye(n_samples) + 0.25, rtol=0.03)
+
+
+@pytest.mark.parametrize("n", [1, 3, 8])
+@pytest.mark.parametrize("betas", [(1.0, 1.0), (0.5, 1.5)])
+def test_at_depth_two_the_wide_terms_are_the_mean_of_the_layer_terms_at_any_width(n, betas):
+    x = gaussian(jax.random.key(n), 4, 3)
+    rng, n_draws = np.random.default_rng(n), 20_000
+    w_1 = betas[0] * rng.normal(size=(n_draws, 3, n))
+    w_2 = betas[1] * rng.normal(size=(n_draws, n, 1))
+    draws = np.asarray(jax.jit(jax.vmap(layer_ntks, in_axes=(0, None)))((w_1, w_2), x))
+    standard_error = draws.std(axis=0) / math.sqrt(n_draws)
+    expected = wide_layer_ntks(Network((3, n, 1), betas), x)
+    assert (np.abs(draws.mean(axis=0) - expected) < 5 * standard_error + 1e-12).all()
+    if betas == (1.0, 1.0):
+        np.testing.assert_allclose(expected, n / 2 * limiting_layer_ntks(x, depth=2), rtol=1e-12)
+
+
+@pytest.mark.parametrize("widths", [(5, 3000, 1000, 1), (5, 1000, 3000, 1)])
+def test_layer_terms_of_wide_networks_are_close_to_the_wide_terms_layer_by_layer(widths, key):
+    network = Network(widths, (0.5, 0.3, 1.5))
+    x = gaussian(jax.random.key(9), N_SAMPLES, 5)
+    wide = wide_layer_ntks(network, x)
+    for actual, expected in zip(layer_ntks(init_params(network, key), x), wide, strict=True):
+        assert np.linalg.norm(actual - expected) < 0.15 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("network", WITH_UNEVEN_WIDTHS_AND_BETAS, ids=lambda n: str(n.widths))
+def test_wide_layer_terms_sum_to_the_kernel_of_neural_tangents(network, key):
+    x = gaussian(key, N_SAMPLES, 5)
+    _, _, kernel_fn = as_stax(network)
+    assert_close(wide_layer_ntks(network, x).sum(axis=0), kernel_fn(x, None, "ntk"), rtol=1e-7)
+
+
+@pytest.mark.parametrize("network", WITH_UNEVEN_WIDTHS_AND_BETAS, ids=lambda n: str(n.widths))
+def test_the_diagonal_of_every_wide_layer_term_is_its_exact_mean(network, key):
+    x = gaussian(key, N_SAMPLES, 5)
+    diagonals = np.diagonal(wide_layer_ntks(network, x), axis1=1, axis2=2)
+    np.testing.assert_allclose(diagonals, mean_layer_diagonals(network, x), rtol=1e-12)
+
+
 # --- any other architecture -----------------------------------------------------------------------
 
 
@@ -387,3 +557,26 @@ def test_implementations_that_current_jax_breaks_say_what_to_use_instead(impleme
         empirical_ntk_fn(apply, implementation=implementation)
     for words in (implementation, "JACOBIAN_CONTRACTION", "NTK_VECTOR_PRODUCTS", "empirical_ntk"):
         assert words in str(raised.value)
+
+
+# --- what notebook 01 compares comes out different when the decomposition is wrong ----------------
+
+
+def test_a_last_term_that_is_n_times_too_small_is_told_apart(monkeypatch, key):
+    """Version 5 of arXiv:2012.11654 prints B_L = 1/√N instead of 1."""
+    params = init_params(Network((5, 9, 4, 1)), key)
+    x = gaussian(key, N_SAMPLES, 5)
+    expected = layer_terms_from_jacobian(params, x)
+    right = kernels._layer_terms
+
+    def as_printed(*args):
+        *terms, last = right(*args)
+        return [*terms, [tile / N_SAMPLES for tile in last]]
+
+    assert_close(layer_ntks(params, x), expected)
+    monkeypatch.setattr(kernels, "_layer_terms", as_printed)
+    for computed, exact in (
+        (layer_ntks(params, x), expected),
+        (empirical_ntk(params, x), expected.sum(axis=0)),
+    ):
+        assert np.linalg.norm(computed - exact) > 0.1 * np.linalg.norm(exact)

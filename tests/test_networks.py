@@ -1,6 +1,8 @@
+import functools
 import itertools
 import math
 
+import helpers
 import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
@@ -18,6 +20,11 @@ from ntk_utils import (
     feature_matrices,
     gaussian,
     init_params,
+    layer_ntks,
+    layer_shares,
+    networks,
+    sandwich,
+    schur_terms,
 )
 
 # one to four weight matrices, a width of 1 and a widening and a narrowing layer among them
@@ -33,10 +40,7 @@ few = settings(
 seeds = st.integers(0, 2**31 - 1)
 
 
-def draw(widths, key, n_samples=5, init="he"):
-    """Weights and samples of a network, from one key."""
-    key_x, key_w = jax.random.split(key)
-    return init_params(Network(widths, init), key_w), gaussian(key_x, n_samples, widths[0])
+draw = functools.partial(helpers.draw, n_samples=5)
 
 
 def naive_features(params, x_i):
@@ -254,3 +258,124 @@ def test_networks_padded_alike_share_their_gaussians(key):
     )
     for a, b in zip(narrow, wide, strict=True):
         np.testing.assert_array_equal(a, np.where(np.asarray(a) != 0, b, 0))
+
+
+# --- NumPy for what is small, XLA for what is not -------------------------------------------------
+
+# widths and samples that no other test uses: a compiled function would be compiled anew for each
+NEW_SHAPES = [((3, 1), 6), ((4, 11, 1), 7), ((3, 5, 1, 1), 9), ((2, 13, 6, 3, 1), 11)]
+OF_WEIGHTS_AND_SAMPLES = [apply, feature_matrices, backward_matrices, empirical_ntk, layer_ntks]
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """Call a function as for shapes that have much to do."""
+
+    def call(function, *args):
+        with monkeypatch.context() as patch:
+            patch.setattr(networks, "_LITTLE_WORK", 0)
+            return function(*args)
+
+    return call
+
+
+@pytest.mark.parametrize("function", [*OF_WEIGHTS_AND_SAMPLES, schur_terms, sandwich, layer_shares])
+def test_nothing_is_compiled_for_small_networks_of_new_shapes(function):
+    for seed, (widths, n_samples) in enumerate(NEW_SHAPES):
+        params, x = draw(widths, seed, n_samples=n_samples)
+        with helpers.compilations() as events:
+            function(params, x)
+        assert events == [], widths
+
+
+@pytest.mark.parametrize("function", OF_WEIGHTS_AND_SAMPLES)
+def test_what_is_compiled_is_compiled_once_for_each_shape(function, compiled):
+    params, x = draw((5, 17, 1), 0, n_samples=13)
+    counts = []
+    for _ in range(2):
+        with helpers.compilations() as events:
+            compiled(function, params, x)
+        counts.append(len(events))
+    assert counts[0] > 0
+    assert counts[1] == 0
+
+
+@pytest.mark.parametrize("widths", ARCHITECTURES)
+@pytest.mark.parametrize("function", OF_WEIGHTS_AND_SAMPLES)
+def test_numpy_and_xla_agree_to_rounding(function, widths, compiled):
+    for seed in range(3):
+        params, x = draw(widths, seed)
+        ours, theirs = (
+            jax.tree.leaves(call(function, params, x))
+            for call in (lambda f, *args: f(*args), compiled)
+        )
+        for a, b in zip(ours, theirs, strict=True):
+            assert (np.shape(a), type(a)) == (np.shape(b), type(b))
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.abs(b).max())
+
+
+@pytest.mark.parametrize("function", [apply, feature_matrices, backward_matrices, empirical_ntk])
+@pytest.mark.parametrize("of_weights", ["float32", "float64"])
+@pytest.mark.parametrize("of_samples", ["float32", "float64"])
+def test_numpy_and_xla_agree_on_the_precision(function, of_weights, of_samples, compiled):
+    params, x = draw((4, 6, 3, 1), 0)
+    params, x = [w.astype(of_weights) for w in params], x.astype(of_samples)
+    ours, theirs = function(params, x), compiled(function, params, x)
+    dtypes, of_xla = ([a.dtype for a in jax.tree.leaves(result)] for result in (ours, theirs))
+    assert dtypes == of_xla
+
+
+@pytest.mark.parametrize("function", [apply, feature_matrices, backward_matrices, empirical_ntk])
+def test_tracers_of_weights_or_of_samples_alone_are_compiled(function, key):
+    params, x = draw((4, 6, 3, 1), key)
+    expected = jax.tree.leaves(function(params, x))
+    of_weights = jax.jit(lambda params: function(params, x))(params)
+    of_samples = jax.jit(lambda x: function(params, x))(x)
+    many = jax.vmap(lambda c: function(params, c * x))(jnp.array([1.0, 2.0]))
+    for i, a in enumerate(expected):
+        for b in (of_weights, of_samples, jax.tree.map(lambda m: m[0], many)):
+            np.testing.assert_allclose(jax.tree.leaves(b)[i], a, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("function", [apply, empirical_ntk])
+def test_gradients_are_those_of_difference_quotients(function):
+    params, x = draw((4, 6, 3, 1), 0)
+    direction = gaussian(jax.random.key(1), *x.shape)
+    step = 1e-6
+    along = jax.jvp(lambda x: function(params, x), (x,), (direction,))[1]
+    change = function(params, x + step * direction) - function(params, x - step * direction)
+    np.testing.assert_allclose(along, change / (2 * step), rtol=1e-6, atol=1e-8)
+    slope = jax.grad(lambda params: function(params, x).sum())(params)
+    larger, smaller = ([c * w for w in params] for c in (1 + step, 1 - step))
+    rise = (function(larger, x) - function(smaller, x)).sum() / (2 * step)
+    radial = sum((g * w).sum() for g, w in zip(slope, params, strict=True))
+    np.testing.assert_allclose(radial, rise, rtol=1e-6, atol=1e-8)
+
+
+class Recorder:
+    """Stands in for a jitted function, and says which way it was called."""
+
+    def __call__(self, params, x):  # noqa: ARG002
+        return "compiled"
+
+    def __wrapped__(self, params, x):
+        return "in NumPy"
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "widths", "expected"),
+    [
+        (10, (3, 50, 1), "in NumPy"),
+        (1000, (50, 400, 1), "in NumPy"),
+        (1100, (50, 400, 1), "compiled"),  # much work
+        (2, (3, 2**20 - 4, 1), "in NumPy"),
+        (2, (3, 2**20, 1), "compiled"),  # little work, but large features
+        (20, (6000, 6000, 1), "compiled"),  # many weights
+    ],
+)
+def test_what_is_large_in_work_or_in_memory_is_compiled(n_samples, widths, expected, monkeypatch):
+    monkeypatch.setattr(networks._checks, "on_device", lambda result: result)
+    # arrays that take no memory
+    params = [np.broadcast_to(0.0, shape) for shape in itertools.pairwise(widths)]
+    x = np.broadcast_to(0.0, (n_samples, widths[0]))
+    assert networks.without_compiling(Recorder(), params, x) == expected

@@ -13,6 +13,8 @@ from ntk_utils import (
     gaussian,
     init_params,
     limiting_ntk,
+    lower_edge,
+    rounding_error,
     smallest_eigenvalue,
     smallest_singular_value,
     spectrum,
@@ -221,3 +223,52 @@ def test_with_fewer_neurons_than_samples_the_singular_value_is_about_the_columns
     sigma = smallest_singular_value(narrow)
     assert sigma**2 == pytest.approx(smallest_eigenvalue(narrow.T @ narrow), rel=1e-8)
     assert abs(smallest_eigenvalue(narrow @ narrow.T)) < 1e-10 * sigma**2
+
+
+# --- what rounding hides --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_samples", [1, 4, 50])
+def test_rounding_error_is_n_epsilon_times_the_trace(n_samples, key):
+    x = np.asarray(gaussian(key, n_samples, 7))
+    expected = n_samples * 2.0**-52 * (x**2).sum()
+    assert rounding_error(x @ x.T) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("n_samples", [20, 200, 520])
+def test_the_eigenvalue_of_a_singular_kernel_is_within_rounding_error_and_a_shift_is_seen(
+    n_samples, key
+):
+    x = np.asarray(gaussian(key, n_samples, 5))
+    k = x @ x.T
+    rounding = rounding_error(k)
+    assert abs(smallest_eigenvalue(k)) < rounding
+    shifted = smallest_eigenvalue(k + 10 * rounding * np.eye(n_samples))
+    assert 9 * rounding < shifted < 11 * rounding
+
+
+# --- where a sampled spectrum begins --------------------------------------------------------------
+
+
+def test_lower_edge_of_equal_eigenvalues_is_that_of_marchenko_and_pastur():
+    for n_samples, n in ((100, 800), (100, 101), (1, 3)):
+        edge = 7e-9 * (1 - np.sqrt(n_samples / n)) ** 2
+        assert lower_edge(np.full(n_samples, 7e-9), n) == pytest.approx(edge, rel=1e-6)
+
+
+def test_lower_edge_is_zero_without_more_columns_than_rows_and_near_the_smallest_with_many():
+    population = np.array([3.0, 1.0, 2.0])
+    assert [lower_edge(population, n) for n in (1, 2, 3)] == [0, 0, 0]
+    assert 0.99 < lower_edge(population, 10**6) < 1
+    assert lower_edge(population, 30) < lower_edge(population, 60)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_sampled_covariances_begin_at_the_lower_edge(seed):
+    n_samples, n = 300, 900
+    population = np.linspace(1, 5, n_samples)
+    a = np.sqrt(population)[:, None] * np.random.default_rng(seed).normal(size=(n_samples, n))
+    edge = lower_edge(population, n)
+    assert smallest_eigenvalue(a @ a.T / n) == pytest.approx(edge, rel=0.06)
+    # a formula for equal eigenvalues, scaled by the smallest one, is far off
+    assert (1 - np.sqrt(n_samples / n)) ** 2 < 0.6 * edge

@@ -17,7 +17,8 @@ from jaxtyping import Float
 
 from ntk_utils import _checks
 from ntk_utils._checks import checked
-from ntk_utils.bounds import hermite_coefficient
+from ntk_utils.bounds.hermite import hermite_coefficient
+from ntk_utils.kernels import polar
 from ntk_utils.spectra import smallest_eigenvalue
 
 
@@ -121,15 +122,15 @@ def limiting_lower_bound(
 
     Returns: the bound, in the units of `limiting_ntk`, where K^(L)_ii = L ‖x_i‖².
     """
-    smallest_squared_norm, cosines = _polar(x)
-    if smallest_squared_norm == 0:
+    norms, cosines = polar(np.asarray(x, dtype=np.float64))
+    if not norms.all():
         return 0.0
     b = limiting_power_series(depth, n_terms)
     n_samples, d = x.shape
     exact = [p for p in range(1, exact_orders + 1) if math.comb(d + p - 1, p) >= n_samples]
     eigenvalues = _hadamard_power_bounds(cosines, n_terms, exact)
     tail = max(depth - b.sum(), 0.0)
-    return float(smallest_squared_norm * (b @ eigenvalues + tail * eigenvalues[-1]))
+    return float(norms.min() ** 2 * (b @ eigenvalues + tail * eigenvalues[-1]))
 
 
 @checked(x=_checks.inputs, r=_checks.even_order)
@@ -152,19 +153,42 @@ def nguyen21_limiting_lower(x: Float[ArrayLike, "N d"], *, r: int) -> float:
 
     Returns: the bound, in the units of `limiting_ntk`.
     """
-    smallest_squared_norm, cosines = _polar(x)
-    if smallest_squared_norm == 0:
+    norms, cosines = polar(np.asarray(x, dtype=np.float64))
+    if not norms.all():
         return 0.0
     gershgorin = 1 - (np.abs(_off_diagonal(cosines)) ** r).sum(axis=1).max()
-    return float(2 * hermite_coefficient(r) ** 2 * smallest_squared_norm * max(gershgorin, 0.0))
+    return float(2 * hermite_coefficient(r) ** 2 * norms.min() ** 2 * max(gershgorin, 0.0))
 
 
-def _polar(x):
-    """min_i ‖x_i‖², and the cosine matrix (None if a sample is 0)."""
-    x = np.asarray(x, dtype=np.float64)
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    u = x / norms if norms.all() else None
-    return float(norms.min()) ** 2, None if u is None else u @ u.T
+@checked(x=_checks.inputs, depth=_checks.positive_integer)
+def limiting_rank_upper_bound(x: Float[ArrayLike, "N d"], *, depth: int) -> float:
+    """Upper-bound λ_min(K^(L)) for these data by their number and their dimension.
+
+        λ_min(K^(L)) <= max_i ‖x_i‖² min_k T_k N / (N - C(d+k, k)),   T_k = L - Σ_{p<=k} b_{L,p},
+
+    the minimum over all k >= 0 with C(d+k, k) < N; a single sample gives L ‖x_1‖².
+
+    Certificate: true on every data set. Derived here: the powers p <= k of the cosine matrix have
+    together at most the rank C(d+k, k), the number of monomials of degree up to k. On the vectors
+    that they annihilate only the other powers act, whose trace is N T_k; and
+    λ_min(D A D) <= max_i D_ii² λ_min(A) for A positive semidefinite. At fixed d it falls to 0 as N
+    grows, as T_k does.
+
+    Args:
+      x: samples, shape (N, d).
+      depth: the number L of weight matrices, at least 1.
+
+    Returns: the bound, in the units of `limiting_ntk`.
+    """
+    n_samples, d = x.shape
+    ranks = []
+    while (rank := math.comb(d + len(ranks), d)) < n_samples:
+        ranks.append(rank)
+    largest_squared_norm = float((np.asarray(x, dtype=np.float64) ** 2).sum(axis=1).max())
+    if not ranks:
+        return depth * largest_squared_norm
+    tails = np.maximum(depth - np.cumsum(limiting_power_series(depth, len(ranks))), 0)
+    return largest_squared_norm * float((tails * n_samples / (n_samples - np.array(ranks))).min())
 
 
 def _off_diagonal(cosines):

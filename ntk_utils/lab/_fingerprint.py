@@ -25,7 +25,7 @@ import numpy as np
 
 _PLAIN = (type(None), type(...), bool, int, float, complex, str, bytes, np.ndarray, np.generic)
 _IMMUTABLE = (tuple, frozenset, types.CodeType)  # never contain themselves, shared at whim
-_HERE = Path(__file__).parent
+_HERE = Path(__file__).parents[1]  # of the whole package
 _INSTALLED = (str(_HERE), *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), "<frozen ")
 _NO_BEHAVIOUR = {"__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__"}
 _NO_BEHAVIOUR |= {"__static_attributes__", "__annotations__", "__dataclass_fields__"}
@@ -150,10 +150,10 @@ def _name(value) -> tuple[str, str, str]:
     return (
         module,
         getattr(value, "__qualname__", ""),
-        _digest_of_this_package() if package == __package__ else version,
+        _digest_of_this_package() if package == _HERE.name else version,
     )
 
 
 @functools.cache
 def _digest_of_this_package() -> str:
-    return joblib.hash([path.read_bytes() for path in sorted(_HERE.glob("*.py"))])
+    return joblib.hash([path.read_bytes() for path in sorted(_HERE.rglob("*.py"))])

@@ -1,35 +1,27 @@
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import draw
 
 from ntk_utils import (
     Network,
     as_stax,
-    ascend_jacobian_norms,
-    feature_jacobian_norms_squared,
     feature_matrices,
     gaussian,
     hermite_coefficient,
     init_params,
     khatri_rao_power,
-    lipschitz_product_squared,
     mean_feature_gram,
     mean_feature_gram_lower_bound,
     mean_feature_norms_squared,
     nguyen21_feature_sigma_min_squared,
-    nguyen21_lipschitz_squared_upper,
+    nguyen21_mean_feature_gram_lower,
+    project_mean_out,
     smallest_eigenvalue,
     uniform_sphere,
 )
-
-
-def draw(widths, seed, n_samples=10, init="lecun"):
-    """Weights and samples of a network."""
-    key_x, key_w = jax.random.split(jax.random.key(seed))
-    return init_params(Network(widths, init), key_w), gaussian(key_x, n_samples, widths[0])
 
 
 def sigma_min_squared(f):
@@ -223,140 +215,74 @@ def test_a_khatri_rao_power_separates_more_samples_than_there_are_dimensions(key
     assert sigma_min_squared(khatri_rao_power(x, 2)) > 1e-3
 
 
-# --- Theorem 6.2 ----------------------------------------------------------------------------------
+# --- Lemmas 5.3 and 5.4 ---------------------------------------------------------------------------
 
 
-def test_lipschitz_rate_agrees_with_the_theorem_written_out():
-    network = Network((7, 30, 5, 11, 1), init=(0.5, 0.3, 1.5, 9.0))
-    rate = 7 * 30 * 5 * 11 / 5 * (0.5 * 0.3 * 1.5) ** 2
-    assert nguyen21_lipschitz_squared_upper(network, 3, logs=False) == pytest.approx(rate)
-    with_logs = rate * math.log(30) * math.log(5)
-    assert nguyen21_lipschitz_squared_upper(network, 3) == pytest.approx(with_logs)
-    # the first layer has no logarithm, and a minimum over the widths 7 and 30 alone
-    assert nguyen21_lipschitz_squared_upper(network, 1) == pytest.approx(30 * 0.5**2)
+def with_a_long_nearly_repeated_pair(x):
+    """Rows 0 and 1 nearly the same, and three times as long as the others."""
+    f = np.array(x)
+    f[1] = f[0] + f[1] / 20
+    f[:2] *= 3
+    return f
 
 
-def test_lipschitz_rate_under_lecun_is_the_width_over_the_narrowest_width_before():
-    network = Network((7, 30, 5, 11, 1))
-    rates = [nguyen21_lipschitz_squared_upper(network, k, logs=False) for k in (1, 2, 3)]
-    assert rates == pytest.approx([30 / 7, 1, 11 / 5])
+@pytest.mark.parametrize("r", [1, 2, 4, 6])
+def test_lemma_5_3_bounds_the_mean_gram_whatever_the_norms_of_the_rows(r, key):
+    network = Network((60, 400, 1), (0.5, 1.0))
+    for f in (gaussian(key, 60, 60), with_a_long_nearly_repeated_pair(gaussian(key, 60, 60))):
+        exact = smallest_eigenvalue(mean_feature_gram(network, f, 1))
+        assert 0 < nguyen21_mean_feature_gram_lower(network, f, 1, r=r) <= exact
 
 
-def test_product_of_norms_is_that_of_diagonal_weights():
-    params = (np.diag([3.0, 1.0]), np.diag([0.5, -2.0]), np.ones((2, 1)))
-    assert lipschitz_product_squared(params, 1) == pytest.approx(9)
-    assert lipschitz_product_squared(params, 2) == pytest.approx(36)
+def test_lemma_5_3_is_not_vacuous_and_false_with_the_smallest_norm_in_place_of_the_largest(key):
+    network = Network((60, 400, 1), (0.5, 1.0))
+    f = with_a_long_nearly_repeated_pair(gaussian(key, 60, 60))
+    squared_norms = (f**2).sum(axis=1)
+    exact = smallest_eigenvalue(mean_feature_gram(network, f, 1))
+    bound = nguyen21_mean_feature_gram_lower(network, f, 1)
+    assert exact / 10 < bound
+    assert bound * squared_norms.max() / squared_norms.min() > exact
 
 
-# the narrowest layer first, last and in between: the Jacobian is taken apart there
-@pytest.mark.parametrize("widths", [(3, 9, 7, 1), (6, 9, 4, 1), (6, 3, 7, 1), (6, 9, 3, 8, 5, 1)])
-def test_jacobian_norms_are_those_of_the_jacobian_by_differentiation(widths):
-    params, x = draw(widths, 0, n_samples=5)
-    k = len(widths) - 2
-    jacobians = jax.jit(jax.vmap(jax.jacobian(lambda row: features_of_one(params, row))))(x)
-    expected = np.linalg.norm(jacobians, ord=2, axis=(1, 2)) ** 2
-    norms = feature_jacobian_norms_squared(params, x, k)
-    np.testing.assert_allclose(norms, expected, rtol=1e-9, atol=1e-14)
+def test_lemma_5_3_agrees_with_its_formula_written_out():
+    network = Network((7, 30, 5, 1), init=(0.5, 0.3, 1.5))
+    f = np.abs(np.random.default_rng(0).normal(size=(6, 30)))
+    for r in (1, 2, 3, 4):
+        power = np.linalg.eigvalsh((f @ f.T) ** r)[0]
+        expected = power / (f**2).sum(axis=1).max() ** (r - 1) * hermite_coefficient(r) ** 2
+        bound = nguyen21_mean_feature_gram_lower(network, f, 2, r=r)
+        assert bound == pytest.approx(5 * 0.3**2 * expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("k", [1, 2, 3])
-def test_the_jacobian_of_a_layer_does_not_look_at_later_weights(k):
-    params, x = draw((6, 9, 5, 8, 1), 0)
-    norms = feature_jacobian_norms_squared(params, x, k)
-    shortened = (*params[:k], params[k][:, :1])
-    np.testing.assert_allclose(feature_jacobian_norms_squared(shortened, x, k), norms)
-    assert lipschitz_product_squared(shortened, k) == lipschitz_product_squared(params, k)
+def test_lemma_5_3_gives_zero_for_a_repeated_row_an_odd_order_or_zeros_and_does_not_overflow(key):
+    network = Network((40, 160, 1))
+    x = np.asarray(gaussian(key, 5, 40))
+    assert nguyen21_mean_feature_gram_lower(network, np.vstack([x, x[:1]]), 1) < 1e-12
+    assert nguyen21_mean_feature_gram_lower(network, x, 1, r=3) == 0
+    assert nguyen21_mean_feature_gram_lower(network, 0 * x, 1) == 0
+    huge = nguyen21_mean_feature_gram_lower(network, 1e100 * x, 1, r=8)
+    small = nguyen21_mean_feature_gram_lower(network, x, 1, r=8)
+    assert huge == pytest.approx(1e200 * small, rel=1e-6)
 
 
-def features_of_one(params, row):
-    for w in params[:-1]:
-        row = jax.nn.relu(row @ w)
-    return row
+def test_projecting_the_mean_out_gives_the_matrix_of_lemma_5_4():
+    f = np.abs(np.random.default_rng(0).normal(size=(8, 5)))
+    mean = f.mean(axis=0)
+    centred, deviation = f - mean, f @ mean - mean @ mean
+    expected = centred @ centred.T - np.outer(deviation, deviation) / (mean @ mean)
+    projected = project_mean_out(f)
+    np.testing.assert_allclose(projected @ projected.T, expected, atol=1e-12)
+    np.testing.assert_allclose(projected @ mean, np.zeros(8), atol=1e-12)
+    np.testing.assert_array_equal(project_mean_out([[1.0, -2.0], [-1.0, 2.0]]), [[1, -2], [-1, 2]])
 
 
-def test_jacobian_of_an_isometry_has_norm_one_where_the_naive_product_is_two(key):
-    # (x₊, x₋): at every x half of the neurons are off
-    split = np.hstack([np.eye(5), -np.eye(5)])
-    params = (split, np.ones((10, 1)))
-    norms = feature_jacobian_norms_squared(params, gaussian(key, 8, 5), 1)
-    np.testing.assert_allclose(norms, np.ones(8), rtol=1e-12)
-    assert lipschitz_product_squared(params, 1) == pytest.approx(2)
-
-
-def test_jacobian_norm_does_not_change_along_a_ray_and_is_zero_at_the_origin():
-    params, x = draw((6, 9, 5, 8, 1), 0)
-    norms = feature_jacobian_norms_squared(params, x, 3)
-    np.testing.assert_allclose(feature_jacobian_norms_squared(params, 3.7 * x, 3), norms)
-    assert not feature_jacobian_norms_squared(params, 0 * x, 3).any()
-
-
-# widths, and the constant times the rate without logarithms that the norm exceeds somewhere: the
-# rate is tight for a bottleneck
-ARCHITECTURES = {(20, 20, 20, 20, 1): 0.5, (40, 4, 40, 4, 40, 1): 0.2, (30, 5, 30, 1): 0.2}
-
-
-@pytest.mark.parametrize("widths", ARCHITECTURES)
-def test_largest_jacobian_norm_stays_below_four_times_the_rate_and_below_the_product(widths):
-    network, k = Network(widths), len(widths) - 2
-    rate = nguyen21_lipschitz_squared_upper(network, k)
-    sharp = nguyen21_lipschitz_squared_upper(network, k, logs=False)
-    largest = []
-    for seed in range(100):
-        params, x = draw(widths, seed, n_samples=20)
-        norm = float(feature_jacobian_norms_squared(params, x, k).max())
-        assert norm <= lipschitz_product_squared(params, k) * (1 + 1e-12)
-        # 4 = (1 + 1)²: the constant that one square layer needs, ‖W_1‖² ≈ β_1² (√n_0 + √n_1)²
-        assert norm < 4 * rate
-        largest.append(norm)
-    assert np.median(largest) > ARCHITECTURES[widths] * sharp
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_difference_quotients_stay_below_the_product(seed):
-    params, x = draw((6, 9, 5, 8, 1), seed, n_samples=50)
-    x_moved = x + 0.1 * gaussian(jax.random.key(seed + 100), 50, 6)
-    f, f_moved = feature_matrices(params, x)[3], feature_matrices(params, x_moved)[3]
-    quotients = jnp.square(f - f_moved).sum(axis=1) / jnp.square(x - x_moved).sum(axis=1)
-    assert 0 < float(quotients.max()) <= lipschitz_product_squared(params, 3)
-
-
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_at_width_one_the_lipschitz_rate_is_zero_though_the_feature_map_is_not_constant(seed):
-    network = Network((20, 1, 20, 1))
-    params, x = draw(network.widths, seed, n_samples=20)
-    assert nguyen21_lipschitz_squared_upper(network, 2) == 0
-    assert float(feature_jacobian_norms_squared(params, x, 2).max()) > 0.1
-
-
-# --- gradient ascent ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("widths", [(20, 20, 20, 1), (40, 4, 40, 4, 40, 1)])
-def test_ascent_never_loses_keeps_the_norm_of_the_samples_and_stays_below_the_product(widths):
-    k = len(widths) - 2
-    for seed in range(3):
-        params, x = draw(widths, seed, n_samples=20)
-        found = ascend_jacobian_norms(params, x, k)
-        before = np.asarray(feature_jacobian_norms_squared(params, x, k))
-        after = np.asarray(feature_jacobian_norms_squared(params, found, k))
-        assert (after >= before).all()
-        assert np.median(after) > 1.2 * np.median(before)
-        assert after.max() <= lipschitz_product_squared(params, k)
-        np.testing.assert_allclose(np.linalg.norm(found, axis=1), np.linalg.norm(x, axis=1))
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_ascent_finds_the_known_supremum_of_one_square_layer(seed):
-    # W_1 is invertible, so some x opens all gates at once, and the supremum is ‖W_1‖²
-    params, x = draw((30, 30, 1), seed, n_samples=20)
-    norms = feature_jacobian_norms_squared(params, ascend_jacobian_norms(params, x, 1), 1)
-    assert float(norms.max()) > 0.95 * lipschitz_product_squared(params, 1)
-
-
-def test_ascent_leaves_a_sample_at_the_origin_and_frees_one_on_which_the_layer_is_dead():
-    params = (-np.eye(3), np.eye(3), np.ones((3, 1)))
-    x = np.array([[0.0, 0.0, 0.0], [1.0, 0.2, 0.5]])
-    found = np.asarray(ascend_jacobian_norms(params, x, 2))
-    assert not found[0].any()
-    assert not feature_jacobian_norms_squared(params, x, 2).any()
-    assert feature_jacobian_norms_squared(params, found, 2)[1] == 1
+@pytest.mark.parametrize("r", [1, 2, 3, 4])
+def test_lemma_5_4_the_projected_powers_are_below_the_raw_ones_and_the_centred_ones_are_not(r, key):
+    f = np.asarray(
+        feature_matrices(init_params(Network((40, 10, 1)), key), gaussian(key, 40, 40))[1]
+    )
+    raw, projected = ((a @ a.T) ** r for a in (f, project_mean_out(f)))
+    tolerance = 1e-12 * np.trace(raw)
+    assert smallest_eigenvalue(raw - projected) > -tolerance
+    centred = f - f.mean(axis=0)
+    assert smallest_eigenvalue(raw - (centred @ centred.T) ** r) < -tolerance

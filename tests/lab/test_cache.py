@@ -96,7 +96,7 @@ def killed(log, cache):
 
 def test_a_sweep_killed_at_any_moment_and_run_again_loses_nothing(tmp_path):
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["ntk_utils.experiments"])  # imports once for all 20
+    server.set_forkserver_preload(["ntk_utils.lab.sweep"])  # imports once for all 20
     uninterrupted = quiet_sweep(
         functools.partial(measure, log=str(tmp_path / "whole")), None, range(10)
     )

@@ -11,6 +11,7 @@ from ntk_utils import (
     limiting_lower_bound,
     limiting_ntk,
     limiting_power_series,
+    limiting_rank_upper_bound,
     nguyen21_limiting_lower,
     smallest_eigenvalue,
     uniform_sphere,
@@ -274,3 +275,38 @@ def test_samples_concentrated_around_their_mean_lose_the_growth_with_the_dimensi
 def test_a_zero_sample_takes_both_bounds_to_zero():
     x = np.diag([1.0, 0.0, 2.0])
     assert limiting_lower_bound(x, depth=3) == nguyen21_limiting_lower(x, r=2) == 0.0
+
+
+# --- the upper bound by the rank of low powers ----------------------------------------------------
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_rank_bound_lies_above_the_smallest_eigenvalue_on_a_hundred_draws(depth):
+    for seed in range(5):
+        for n, d in [(1, 3), (2, 1), (10, 30), (40, 12), (60, 2)]:
+            for law, x in laws(seed, n, d).items():
+                k = limiting_kernel(x, depth)
+                rounding = 1e-13 * np.trace(k)
+                upper = limiting_rank_upper_bound(x, depth=depth)
+                assert smallest_eigenvalue(k) <= upper + rounding, law
+
+
+def test_rank_bound_keeps_the_power_zero_for_few_samples():
+    # N <= d + 1 samples: only k = 0, of rank 1, and T_0 = L - b_{L,0}
+    expected = 9 * (2 - 1 / math.pi) * 6 / 5
+    assert limiting_rank_upper_bound(3 * np.eye(6), depth=2) == pytest.approx(expected, rel=1e-13)
+
+
+def test_rank_bound_of_the_linear_model_is_zero_once_samples_outnumber_dimensions(key):
+    assert limiting_rank_upper_bound(gaussian(key, 8, 3), depth=1) == 0
+    assert limiting_rank_upper_bound(gaussian(key, 4, 3), depth=1) > 0
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_rank_bound_is_within_a_factor_four_on_the_sphere_and_fails_for_a_larger_dimension(seed):
+    # ratios of 0.34 to 0.36, and of 1.10, when they were measured
+    x = uniform_sphere(jax.random.key(seed), 400, 16)
+    upper = limiting_rank_upper_bound(x, depth=3) / 16
+    assert upper / 4 < smallest_eigenvalue(limiting_kernel(x, 3)) / 16 < upper
+    more = uniform_sphere(jax.random.key(seed), 400, 400)
+    assert smallest_eigenvalue(limiting_kernel(more, 3)) / 400 > 1.05 * upper

@@ -1,78 +1,43 @@
+import itertools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.integrate
-from numpy.polynomial.hermite_e import hermeval
+from helpers import compilations, draw
 
 from ntk_utils import (
     Network,
+    apply,
     as_stax,
+    backward_matrices,
     diagonal_upper_bound,
     empirical_ntk,
+    feature_matrices,
     gaussian,
     hermite_coefficient,
     init_params,
+    kernel_diagonal_deviation,
     layer_ntks,
+    layer_shares,
+    limiting_layer_shares,
     limiting_ntk,
+    mean_dead_samples,
     mean_kernel_diagonal,
     mean_layer_diagonals,
     nguyen21_lambda_min_lower,
     nguyen21_lambda_min_upper,
+    rounding_error,
+    sandwich,
     schur_lower_bound,
     schur_terms,
     smallest_eigenvalue,
+    sweep,
+    two_layer_gap_coefficients,
     uniform_sphere,
 )
-
-
-def draw(widths, seed, n_samples=10, init="he"):
-    """Weights and samples of a network."""
-    key_x, key_w = jax.random.split(jax.random.key(seed))
-    return init_params(Network(widths, init), key_w), gaussian(key_x, n_samples, widths[0])
-
-
-# --- Hermite coefficients -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("r", range(17))
-def test_hermite_coefficient_is_the_integral_that_defines_it(r):
-    def integrand(g):
-        density = math.exp(-(g**2) / 2) / math.sqrt(2 * math.pi)
-        return g * hermeval(g, [0] * r + [1]) / math.sqrt(math.factorial(r)) * density
-
-    integral, _ = scipy.integrate.quad(integrand, 0, 40, epsabs=1e-13, limit=400)
-    assert hermite_coefficient(r) == pytest.approx(integral, rel=1e-9, abs=1e-12)
-
-
-def test_squares_of_hermite_coefficients_sum_to_the_second_moment_of_the_relu():
-    total = sum(hermite_coefficient(r) ** 2 for r in range(2001))
-    # the terms fall like r^{-5/2}: what is left beyond r = 2000 was measured once
-    assert 0 < 0.5 - total < 3e-6
-
-
-@pytest.mark.parametrize("c", [-0.9, -0.3, 0.5, 0.9])
-def test_hermite_coefficients_are_those_of_the_arc_cosine_kernel(c):
-    # 2 E[σ(u) σ(v)] of two standard Gaussians with correlation c, once as a power series
-    series = sum(2 * hermite_coefficient(r) ** 2 * c**r for r in range(400))
-    angle = math.acos(c)
-    closed_form = (math.sin(angle) + (math.pi - angle) * c) / math.pi
-    assert series == pytest.approx(closed_form, rel=1e-12)
-
-
-def test_signs_of_even_hermite_coefficients_alternate_and_odd_ones_vanish():
-    even = [hermite_coefficient(r) for r in range(2, 30, 2)]
-    assert [math.copysign(1, mu) for mu in even] == [(-1.0) ** m for m in range(14)]
-    assert [hermite_coefficient(r) for r in range(3, 30, 2)] == [0.0] * 14
-
-
-def test_hermite_coefficients_of_high_order_neither_overflow_nor_vanish():
-    # from the recursion μ_{r+2}/μ_r = -(r-1)/√((r+1)(r+2)), which needs no factorial
-    ratio = hermite_coefficient(5002) / hermite_coefficient(5000)
-    assert ratio == pytest.approx(-4999 / math.sqrt(5001 * 5002), rel=1e-9)
-
+from ntk_utils.kernels import row_blocks
 
 # --- certificates for one draw --------------------------------------------------------------------
 
@@ -175,6 +140,146 @@ def test_diagonal_bound_of_the_limit_is_depth_times_the_smallest_squared_norm(ke
     bound = diagonal_upper_bound(k)
     assert bound == pytest.approx(3 * (x**2).sum(axis=1).min(), rel=1e-7)
     assert smallest_eigenvalue(k) < bound < 100 * smallest_eigenvalue(k)
+
+
+# --- both certificates and the eigenvalue in one pass ---------------------------------------------
+
+# in NumPy; in NumPy by tiles; compiled by tiles
+WAYS = {
+    (12, (8, 30, 12, 1)): ["little", 1],
+    (520, (30, 700, 20, 1)): ["little", 2],
+    (610, (40, 2000, 30, 1)): ["much", 3],
+    (620, (1000, 1)): ["little", 3],
+}
+
+
+@pytest.mark.parametrize(("n_samples", "widths"), WAYS)
+def test_the_sandwich_is_made_of_the_two_bounds_and_the_smallest_eigenvalue(n_samples, widths):
+    params, x = draw(widths, 0, n_samples)
+    with compilations() as events:
+        lower, lambda_min, upper, rounding, feature_factors, gradient_factors = sandwich(params, x)
+    assert [("much" if events else "little"), len(row_blocks(n_samples))] == WAYS[n_samples, widths]
+    k = empirical_ntk(params, x)
+    size = 1e-12 * float(np.diagonal(k).max())
+    assert abs(lambda_min - smallest_eigenvalue(k)) < size
+    assert upper == pytest.approx(diagonal_upper_bound(k), rel=1e-12)
+    assert rounding == pytest.approx(rounding_error(k), rel=1e-12)
+    assert abs(lower - schur_lower_bound(params, x)) < size
+    terms = feature_factors * gradient_factors
+    assert lower == pytest.approx(terms.sum(), rel=1e-14)
+    np.testing.assert_allclose(terms, schur_terms(params, x), rtol=1e-9)
+    assert 0 < lower <= lambda_min + size
+    assert 1e3 * size < lambda_min < upper
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_factors_are_the_smallest_gram_eigenvalues_and_the_smallest_squared_rows(seed):
+    params, x = draw((12, 9, 40, 30, 1), seed)
+    found = sandwich(params, x)
+    f = [np.asarray(f_k) for f_k in feature_matrices(params, x)]
+    of_features = [np.linalg.eigvalsh(f_k @ f_k.T)[0] for f_k in f]
+    of_features[1] = 0  # 9 neurons, 10 samples
+    of_rows = [(np.asarray(b) ** 2).sum(axis=1).min() for b in backward_matrices(params, x)]
+    np.testing.assert_allclose(found.feature_factors, of_features, rtol=1e-9, atol=1e-13)
+    assert found.feature_factors[2] > 1e-3
+    np.testing.assert_allclose(found.gradient_factors, of_rows, rtol=1e-12)
+    assert found.feature_factors[1] == 0
+    assert found.gradient_factors[-1] == 1
+
+
+@pytest.mark.parametrize("widths", [*SHARPNESS, (4, 5, 30, 5, 1), (12, 1)])
+def test_the_sandwich_is_in_order_on_every_draw(widths):
+    for seed in range(30):
+        found = sandwich(*draw(widths, seed))
+        assert 0 <= found.lower <= found.lambda_min + found.rounding
+        assert found.lambda_min <= found.upper + found.rounding
+        assert found.rounding > 0
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("n_samples", [10, 500])
+def test_a_repeated_point_takes_the_sandwich_to_zero_up_to_rounding(n_samples, seed):
+    params, x = draw((12, 700, 20, 1), seed, n_samples)
+    found, broken = sandwich(params, x), sandwich(params, x.at[7].set(x[3]))
+    assert found.lower > 1e3 * found.rounding
+    assert 0 <= broken.lower < broken.rounding
+    assert abs(broken.lambda_min) < broken.rounding
+    assert broken.upper > 1e3 * broken.rounding
+
+
+def test_a_sweep_takes_a_sandwich_as_columns(key):
+    x = gaussian(key, 10, 12)
+
+    def measure(n, key):
+        return sandwich(init_params(Network((12, n, 1)), key), x)
+
+    table = sweep(measure, {"n": [20, 40]}, [0, 1], progress=False)
+    assert list(table) == [
+        "n",
+        "seed",
+        "lower",
+        "lambda_min",
+        "upper",
+        "rounding",
+        "feature_factors_0",
+        "feature_factors_1",
+        "gradient_factors_0",
+        "gradient_factors_1",
+    ]
+    terms = table.feature_factors_0 * table.gradient_factors_0 + table.feature_factors_1
+    np.testing.assert_allclose(table.lower, terms, rtol=1e-12)
+    assert (table.gradient_factors_1 == 1).all()
+    assert (table.lower < table.lambda_min).all()
+    assert (table.lambda_min < table.upper).all()
+
+
+# --- which layer carries the eigenvalue -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("widths", [(12, 30, 1), (5, 40, 8, 1), (20, 20, 320, 6, 1)])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_layer_shares_are_the_rayleigh_quotients_of_the_terms_at_the_smallest_eigenvector(
+    widths, seed
+):
+    params, x = draw(widths, seed)
+    terms = np.asarray(layer_ntks(params, x))
+    eigenvalues, vectors = np.linalg.eigh(terms.sum(axis=0))
+    expected = [vectors[:, 0] @ term @ vectors[:, 0] / eigenvalues[0] for term in terms]
+    shares = layer_shares(params, x)
+    assert shares.shape == (len(widths) - 1,)
+    np.testing.assert_allclose(shares, expected, rtol=1e-7, atol=1e-9)
+    assert (shares > -1e-9).all()
+    assert shares.sum() == pytest.approx(1, rel=1e-9)
+    assert (shares < 1).all()
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_each_share_of_lambda_min_is_at_least_that_of_its_schur_term(seed):
+    params, x = draw((12, 24, 18, 30, 1), seed)
+    lambda_min = smallest_eigenvalue(empirical_ntk(params, x))
+    assert (layer_shares(params, x) * lambda_min >= schur_terms(params, x) * (1 - 1e-9)).all()
+
+
+def test_the_only_layer_of_the_linear_model_has_the_whole_share(key):
+    x = gaussian(key, 4, 9)
+    assert layer_shares(init_params(Network((9, 1)), key), x) == pytest.approx([1], rel=1e-12)
+
+
+def test_scaling_one_weight_matrix_takes_the_share_away_from_its_own_layer():
+    params, x = draw((12, 30, 25, 1), 0)
+    for layer in range(3):
+        scaled = [1e3 * w if k == layer else w for k, w in enumerate(params)]
+        shares = layer_shares(scaled, x)  # the other terms are 10^6 times as large
+        assert 0 < shares[layer] < 1e-3
+        assert np.delete(shares, layer).min() > 1e-3
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_singular_kernel_has_no_shares(seed):
+    params, x = draw((12, 30, 5, 1), seed)
+    assert np.isnan(layer_shares(params, x.at[7].set(2 * x[3]))).all()
+    assert np.isnan(layer_shares(*draw((2, 2, 1), seed))).all()  # 6 weights, 10 samples
+    assert np.isnan(layer_shares(*draw((4, 1), seed))).all()
 
 
 # --- the mean of the diagonal ---------------------------------------------------------------------
@@ -352,3 +457,130 @@ def mean_ratios_to_rates(n_samples, width, key, change=lambda x: x, n_draws=12):
         rates = nguyen21_lambda_min_lower(network, x), nguyen21_lambda_min_upper(network)
         ratios.append(lambda_min / np.array(rates))
     return np.mean(ratios, axis=0)
+
+
+# --- dead samples ---------------------------------------------------------------------------------
+
+
+def test_one_neuron_kills_exactly_one_of_two_opposite_samples(key):
+    network, x = Network((3, 1, 4, 1)), gaussian(key, 1, 3)
+    pair = np.concatenate([x, -x])
+    for k in jax.random.split(key, 5):
+        first_layer = np.asarray(feature_matrices(init_params(network, k), pair)[1])
+        assert (first_layer == 0).sum() == 1
+    assert mean_dead_samples(Network((3, 1, 1)), 2) == 1.0
+    assert mean_dead_samples(network, 2) == 1 + 1 / 16  # the other one dies in the second layer
+
+
+def test_no_sample_is_dead_without_hidden_layers_or_with_very_wide_ones():
+    assert mean_dead_samples(Network((3, 1)), 50) == 0.0
+    assert mean_dead_samples(Network((3, 2000, 1)), 50) == 0.0
+    # not a rounding error of 1 - (1 - 2^-60)
+    assert mean_dead_samples(Network((3, 60, 1)), 1) == 0.5**60
+
+
+@pytest.mark.parametrize("hidden", [(2, 3), (1, 9, 2)])
+def test_measured_number_of_dead_samples_has_the_exact_mean(hidden, key):
+    widths, x = (20, *hidden, 1), gaussian(key, 10, 20)
+
+    def count(key):
+        shapes = list(itertools.pairwise(widths))
+        keys = jax.random.split(key, len(shapes))
+        return (apply(list(map(jax.random.normal, keys, shapes)), x) == 0).sum()
+
+    counts = np.asarray(jax.vmap(count)(jax.random.split(key, 2000)))
+    standard_error = np.std(counts) / math.sqrt(len(counts))
+    assert abs(np.mean(counts) - mean_dead_samples(Network(widths), 10)) < 4 * standard_error
+    one_neuron_less = Network((*widths[:-2], hidden[-1] - 1, 1))
+    assert abs(np.mean(counts) - mean_dead_samples(one_neuron_less, 10)) > 4 * standard_error
+
+
+def test_a_dead_sample_has_a_zero_row_in_the_kernel_and_the_smallest_eigenvalue_vanishes():
+    n_dead = 0
+    for seed in range(20):
+        params, x = draw((5, 3, 40, 3, 1), seed)
+        dead = np.asarray(apply(params, x)) == 0
+        k = np.asarray(empirical_ntk(params, x))
+        assert (dead == (np.diagonal(k) == 0)).all()
+        assert (k[dead] == 0).all()
+        assert not dead.any() or abs(smallest_eigenvalue(k)) <= rounding_error(k)
+        n_dead += dead.sum()
+    assert n_dead > 5
+
+
+# --- what a draw makes of the limit: exact on the diagonal, to second order at the lower end ------
+
+
+@pytest.mark.parametrize(
+    ("widths", "expected"),
+    [
+        ((3, 1), 0.0),
+        ((5, 7, 1), math.sqrt(3 / 7)),
+        ((64, 16, 32, 1), math.sqrt(29 / 16 + 29 / 32 + 113 / 512) / 3),
+        ((2, 1, 1, 1), math.sqrt(29 + 29 + 113) / 3),
+    ],
+)
+@pytest.mark.parametrize("scale", [1.0, 0.3])
+def test_deviation_of_the_diagonal_has_its_closed_form_up_to_depth_three(widths, expected, scale):
+    network = Network(widths, init=(scale,) * (len(widths) - 1))
+    assert kernel_diagonal_deviation(network) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("widths", "betas"),
+    [((3, 2, 1), (1, 3)), ((3, 4, 6, 1), (2, 1, 0.5)), ((3, 12, 10, 14, 1), (0.2, 3, 3, 1))],
+)
+def test_measured_deviation_of_the_diagonal_is_the_exact_one(widths, betas, key):
+    network, shapes = Network(widths, betas), list(itertools.pairwise(widths))
+    x = gaussian(key, 1, widths[0])
+
+    def diagonal(key):
+        keys = jax.random.split(key, len(shapes))
+        normals = map(jax.random.normal, keys, shapes)
+        params = [beta * w for beta, w in zip(betas, normals, strict=True)]
+        return empirical_ntk(params, x)[0, 0] / mean_kernel_diagonal(network, x)[0]
+
+    ratios = np.asarray(jax.vmap(diagonal)(jax.random.split(key, 20000)))
+    squares = (ratios - 1) ** 2
+    standard_error = np.std(squares) / math.sqrt(len(squares))
+    exact = kernel_diagonal_deviation(network) ** 2
+    assert abs(np.mean(squares) - exact) < 4 * standard_error
+    equal_betas = kernel_diagonal_deviation(Network(widths, (1.0,) * len(betas))) ** 2
+    assert abs(np.mean(squares) - equal_betas) > 4 * standard_error
+
+
+@pytest.mark.parametrize("depth", [2, 5, 20, 100])
+def test_deviation_of_the_diagonal_stays_below_that_of_a_single_layer_term(depth):
+    deviation = kernel_diagonal_deviation(Network((9, *[40] * (depth - 1), 1), (1.0,) * depth))
+    assert 0.3 * (depth - 1) < np.log1p(deviation**2) / np.log1p(5 / 40) < depth - 1
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 5])
+def test_shares_of_wide_networks_are_those_of_the_limit(depth, key):
+    x = uniform_sphere(key, 8, 9)
+    limit = limiting_layer_shares(x, depth=depth)
+    assert limit.shape == (depth,)
+    assert limit.sum() == pytest.approx(1, rel=1e-9)
+    network = Network((9, *[1500] * (depth - 1), 1), (1.0,) * depth)
+    keys = jax.random.split(key, 4)
+    shares = np.mean([layer_shares(init_params(network, k), x) for k in keys], axis=0)
+    np.testing.assert_allclose(shares, limit, atol=0.05)
+
+
+def test_a_singular_limit_has_no_shares(key):
+    assert np.isnan(limiting_layer_shares(gaussian(key, 6, 4), depth=1)).all()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_predicted_gap_of_two_layers_is_the_measured_one_and_neither_term_alone(seed):
+    x = uniform_sphere(jax.random.key(seed), 20, 64)
+    found, n = two_layer_gap_coefficients(x, jax.random.key(7)), 100
+    assert found.n_0 < n
+    limit = smallest_eigenvalue(limiting_ntk(x, depth=2))
+    keys = jax.random.split(jax.random.key(seed), 400)
+    network = Network((64, n, 1), (1.0, 1.0))
+    draws = [2 / n * empirical_ntk(init_params(network, k), x) for k in keys]
+    measured = np.mean([(smallest_eigenvalue(k) / limit - 1) ** 2 for k in draws])
+    fluctuation, push = found.a / n, found.b * (20 / n) ** 2
+    assert measured == pytest.approx(fluctuation + push, rel=0.2)
+    assert measured > 1.3 * max(fluctuation, push)

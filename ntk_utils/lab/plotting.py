@@ -11,6 +11,7 @@ Series differ by marker as well as by colour. Every function draws on the axes i
 returns them.
 """
 
+import math
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -19,10 +20,13 @@ import pandas as pd
 import seaborn as sns
 from jax.typing import ArrayLike
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 
 from ntk_utils import _checks
 
-_CONTEXTS = ("paper", "notebook", "talk", "poster")
+_SCALES = {"paper": 0.8, "notebook": 1.0, "talk": 1.5, "poster": 2.0}  # seaborn's, of its fonts
+_SIZE = np.array([5.5, 3.4])  # inches, of one panel in a notebook
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _BOUND_LINES = {"lower": "--", "upper": ":"}
 
@@ -30,27 +34,76 @@ _BOUND_LINES = {"lower": "--", "upper": ":"}
 def use_style(context: str = "notebook") -> None:
     """Set matplotlib's defaults for all figures that follow.
 
+    A figure grows with its fonts and lines: it looks the same in every context, only larger,
+    5.5 × 3.4 inches in a notebook, 8.25 × 5.1 in a talk.
+
     Args:
       context: seaborn's scale, "paper", "notebook", "talk" (a lecture hall) or "poster".
 
     Raises:
       ValueError: an unknown context.
     """
-    if context not in _CONTEXTS:
-        raise ValueError(f"context: expected one of {', '.join(_CONTEXTS)}, got {context!r}")
+    if context not in _SCALES:
+        raise ValueError(f"context: expected one of {', '.join(_SCALES)}, got {context!r}")
     colors = sns.color_palette("colorblind", len(_MARKERS))
     sns.set_theme(
         context=context,
         style="whitegrid",
+        font="DejaVu Sans",  # matplotlib brings it: figures look the same on every machine
         rc={
             "axes.prop_cycle": plt.cycler(color=colors, marker=_MARKERS),
-            "figure.figsize": (5.5, 3.4),
+            "figure.figsize": _SIZE * _SCALES[context],
             "figure.constrained_layout.use": True,
-            "lines.markersize": 6,
-            "legend.fontsize": "small",
+            "lines.markersize": 6 * _SCALES[context],
+            "legend.fontsize": 9 * _SCALES[context],
             "svg.hashsalt": "ntk_utils",
         },
     )
+
+
+def panels(n: int, **options) -> tuple[Figure, np.ndarray]:
+    """Make a figure of n axes side by side, each as large as the axes of a single figure.
+
+    Args:
+      n: number of axes, at least 1.
+      **options: of `matplotlib.pyplot.subplots`, such as sharey=True.
+
+    Returns: the figure, and its axes, shape (n,).
+    """
+    n = _checks.positive_integer("n", n)
+    width, height = plt.rcParams["figure.figsize"]
+    figure, axes = plt.subplots(1, n, figsize=(n * width, height), squeeze=False, **options)
+    return figure, axes[0]
+
+
+def legend(figure: Figure, *, ncols: int = 1) -> Legend:
+    """Put one legend for all axes of a figure on its right, where it covers no data.
+
+    The figure is made wider by the legend, so the axes keep their size. A label that several axes
+    share is shown once. Call it last, before `plt.show()`.
+
+    Args:
+      figure: the figure; its labelled artists are listed.
+      ncols: number of columns.
+
+    Raises:
+      ValueError: nothing in the figure has a label.
+    """
+    if not isinstance(figure, Figure):
+        raise TypeError(f"figure: expected a matplotlib figure, got {type(figure).__name__}")
+    handles = {}
+    for ax in figure.axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    if not handles:
+        raise ValueError("figure: expected something with a label in it, got nothing")
+    legend = figure.legend(
+        handles.values(), handles.keys(), loc="outside right upper", ncols=ncols, frameon=False
+    )
+    width, height = figure.get_size_inches()
+    own = legend.get_window_extent().width / figure.dpi
+    figure.set_size_inches(math.ceil(4 * (width + own)) / 4, height)  # whole quarters of an inch
+    return legend
 
 
 def measured(ax: Axes, table: pd.DataFrame, x: str, y: str, *, label: str) -> Axes:
@@ -175,6 +228,47 @@ def spectrum(ax: Axes, eigenvalues: ArrayLike, *, label: str) -> Axes:
         markersize=3,
     )
     ax.set(yscale="log", xlabel="rank", ylabel="eigenvalue")
+    return ax
+
+
+def architecture(ax: Axes, network, n_samples: int) -> Axes:
+    """Draw a network as bars of its widths on a logarithmic scale, with the number of samples.
+
+    Layers of at least N neurons are filled, the others hatched: a wide layer and a bottleneck are
+    told apart at one glance, in black and white too. The dashed line is at N.
+
+    Args:
+      ax: axes to draw on.
+      network: anything with `widths` (d, n_1, …, n_{L-1}, 1), such as a `Network`.
+      n_samples: the number N of samples.
+
+    Raises:
+      TypeError: `network` has no widths.
+      ValueError: N is no positive integer.
+    """
+    _is_axes(ax)
+    if not hasattr(network, "widths"):
+        raise TypeError(f"network: expected a network with widths, got {type(network).__name__}")
+    n_samples = _checks.positive_integer("n_samples", n_samples)
+    wide, narrow = sns.color_palette("colorblind")[0], "white"
+    for layer, width in enumerate(network.widths):
+        is_wide = width >= n_samples
+        ax.bar(
+            layer,
+            width,
+            width=0.7,
+            bottom=0,
+            color=wide if is_wide else narrow,
+            edgecolor="black" if is_wide else "dimgrey",
+            hatch="" if is_wide else "///",
+        )
+        ax.annotate(f"{width}", (layer, width), ha="center", va="bottom", fontsize="small")
+    label = f"$N={n_samples}$ samples"
+    ax.axhline(n_samples, linestyle="--", color="black", linewidth=1, label=label)
+    hidden = [f"$n_{{{layer}}}$" for layer in range(1, len(network.widths) - 1)]
+    ax.set_xticks(range(len(network.widths)), ["$d$", *hidden, "output"])
+    ax.grid(visible=False, axis="x")
+    ax.set(yscale="log", ylabel="width", ylim=(0.7, 3 * max(*network.widths, n_samples)))
     return ax
 
 

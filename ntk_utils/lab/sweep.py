@@ -1,4 +1,4 @@
-"""Experiments: seeds × sizes → tidy table, exponents with intervals, verdicts."""
+"""Sweeps: seeds × sizes → one tidy table, on several processes and with a cache if asked for."""
 
 import concurrent.futures
 import functools
@@ -7,22 +7,18 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple, SupportsIndex
+from typing import SupportsIndex
 
 import jax
 import numpy as np
 import pandas as pd
-import scipy.stats
 from tqdm.auto import tqdm
 
 from ntk_utils import _checks
 
-VERDICTS_FILE = "NTK_UTILS_VERDICTS"
-"""Environment variable: the file to which `verdict` appends its records, one JSON object a line."""
-
 
 def sweep(
-    measure: Callable[..., Mapping[str, float] | float],
+    measure: Callable,
     grid: Mapping[str, Iterable] | Iterable[Mapping],
     seeds: Iterable[SupportsIndex],
     *,
@@ -36,8 +32,8 @@ def sweep(
     the same numbers in any other grid and any order, and different points draw independently.
 
     Args:
-      measure: called as `measure(**point, key=key)`; returns one number, or a mapping from names to
-        numbers.
+      measure: called as `measure(**point, key=key)`; returns one number, or a mapping or named
+        tuple of them. A sequence of numbers under one name becomes columns name_0, name_1, …
       grid: either a mapping from names to values, which stands for all combinations, or the points
         themselves, each a mapping from names to values with the same names. Values are numbers,
         strings, or sequences of them.
@@ -49,14 +45,15 @@ def sweep(
         whole or in part, reads it back and measures only what is missing. A measurement belongs to
         the code of `measure` and to all that the code refers to: after a change nothing old is
         read. Open only folders that you trust: Python's pickles can run code.
-      progress: show a progress bar.
+      progress: show a progress bar. The environment variable TQDM_DISABLE=1 switches it off where
+        nobody looks: a stored bar looks like a dead run.
 
     Returns: a table with one row a measurement: the names of the grid, `seed`, then the measured
       names (`value` for a plain number); ordered by point, then by seed.
 
     Raises:
       ValueError: no point, no seed, a repeated point or seed, points with different names, a name
-        that is taken by `seed` or `key`, a measured name that the table already has.
+        that is taken by `seed` or `key`, a measured name that comes twice or that the table has.
       TypeError: `measure` is not callable or returns something else, a seed is no integer, a value
         cannot be written as JSON, `executor` is none; `measure` refers to something that cannot be
         sent to another process (with an executor) or compared between two runs (with a cache).
@@ -83,14 +80,16 @@ def sweep(
     names = [(_as_text(point), seed) for point, seed in jobs.values()]
     measured, store = {}, None
     if cache is not None:
-        from ntk_utils._store import Store
+        from ntk_utils.lab._store import Store
 
         store = Store(cache, measure)
         for i, name in enumerate(names):
             if (found := store.load(*name)) is not None:
                 measured[i] = found
     missing = {i: job for i, job in jobs.items() if i not in measured}
-    with tqdm(total=len(jobs), initial=len(measured), disable=not progress) as bar:
+    # tqdm's bar for notebooks does not ask the environment
+    silent = not progress or os.environ.get("TQDM_DISABLE") == "1"
+    with tqdm(total=len(jobs), initial=len(measured), disable=silent) as bar:
         for i, result in _completed(measure, missing, executor):
             measured[i] = result
             if store:
@@ -152,13 +151,27 @@ def _measure(measure, point: Mapping, seed: int) -> dict[str, float]:
 
 
 def _measured(result, taken) -> dict[str, float]:
-    named = result if isinstance(result, Mapping) else {"value": result}
-    if twice := taken & named.keys():
-        raise ValueError(f"measure: expected names other than {sorted(taken)}, got {sorted(twice)}")
     try:
-        return {name: float(value) for name, value in named.items()}
+        columns = list(_columns(result))
     except (TypeError, ValueError) as error:
         raise TypeError(f"measure: expected numbers to be returned, got {result!r}") from error
+    named = dict(columns)
+    if len(named) < len(columns):  # a sequence "a" beside a number "a_0"
+        raise ValueError(f"measure: expected different names, got {[name for name, _ in columns]}")
+    if twice := taken & named.keys():
+        raise ValueError(f"measure: expected names other than {sorted(taken)}, got {sorted(twice)}")
+    return named
+
+
+def _columns(result) -> Iterator[tuple[str, float]]:
+    """Every number that was measured, with its name."""
+    if hasattr(result, "_asdict"):
+        result = result._asdict()
+    for name, value in result.items() if isinstance(result, Mapping) else [("value", result)]:
+        if isinstance(result, Mapping) and np.ndim(value) == 1:
+            yield from ((f"{name}_{i}", float(number)) for i, number in enumerate(value))
+        else:
+            yield name, float(value)
 
 
 def _iterable(name: str, value) -> list:
@@ -204,132 +217,3 @@ def _as_text(point: Mapping) -> str:
 
 def _key(seed: int, point: Mapping) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(_as_text(point).encode()))
-
-
-class Exponent(NamedTuple):
-    """A fitted exponent with its confidence interval."""
-
-    slope: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.slope:.2f} [{self.low:.2f}, {self.high:.2f}]"
-
-
-def fit_exponent(table: pd.DataFrame, x: str, y: str, *, confidence: float = 0.95) -> Exponent:
-    """Fit y ∝ x^slope, with a bootstrap interval over the seeds.
-
-    Each seed gives one slope, of the least-squares line through log y against log x at its own
-    sizes; the estimate is their mean, and the interval resamples the seeds (9999 times,
-    percentiles, always with the same random numbers). It measures the spread between draws, not
-    whether a power law is the right model; with very few seeds it is somewhat too narrow.
-
-    Args:
-      table: as `sweep` returns it, with columns `seed`, x and y, both positive.
-      x: name of the column of sizes.
-      y: name of the measured column.
-      confidence: level of the interval, in (0, 1).
-
-    Raises:
-      ValueError: a missing column, values that are not positive and finite, fewer than two sizes
-        for a seed, or fewer than two seeds.
-    """
-    if not isinstance(table, pd.DataFrame):
-        raise TypeError(f"table: expected a pandas DataFrame, got {type(table).__name__}")
-    for argument, column in (("x", x), ("y", y), ("table", "seed")):
-        if not isinstance(column, str) or column not in table:
-            raise ValueError(
-                f"{argument}: expected a column of the table, {list(table)}, got {column!r}"
-            )
-    if not 0 < _checks.positive_number("confidence", confidence) < 1:
-        raise ValueError(f"confidence: expected a number between 0 and 1, got {confidence}")
-    for argument, column in (("x", x), ("y", y)):
-        if not pd.api.types.is_numeric_dtype(table[column]):
-            raise TypeError(
-                f"{argument}: expected numbers in column {column!r}, got {table[column].dtype}"
-            )
-        bad = table.loc[~(np.isfinite(table[column]) & (table[column] > 0)), column]
-        if len(bad):
-            raise ValueError(
-                f"{argument}: expected positive numbers in column {column!r}, got {bad.iloc[0]}"
-            )
-    slopes = np.array(
-        [_slope(np.log(rows[x]), np.log(rows[y])) for _, rows in table.groupby("seed")]
-    )
-    if np.isnan(slopes).any():
-        raise ValueError(
-            f"x: expected at least two different values of {x!r} for every seed, got one"
-        )
-    if len(slopes) < 2:
-        raise ValueError(f"table: expected at least two seeds for an interval, got {len(slopes)}")
-
-    interval = scipy.stats.bootstrap(
-        (slopes,),
-        np.mean,
-        confidence_level=confidence,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return Exponent(float(slopes.mean()), float(interval.low), float(interval.high))
-
-
-def _slope(x, y) -> float:
-    centred = x - x.mean()
-    spread = float((centred**2).sum())
-    return float((centred * y).sum()) / spread if spread > 0 else float("nan")
-
-
-def verdict(claim: str, *, predicted, measured, holds: bool | np.bool_, source: str = "") -> bool:
-    """Print one line on a claim, keep a record of it, and return whether it holds.
-
-    `make reproduce` collects the records, through the file that the environment variable
-    NTK_UTILS_VERDICTS names; without it none is kept. The last cell of a notebook gathers its
-    verdicts and asserts them once, so that every claim gets its line even when an earlier one
-    fails:
-
-        verdicts = [verdict(…), verdict(…)]
-        assert all(verdicts)
-
-    Args:
-      claim: what is claimed, in words.
-      predicted: what the statement predicts: text, a number, an `Exponent`, or several numbers.
-      measured: what was measured, likewise; numbers are shown to 3 significant figures.
-      holds: whether the measurement agrees, as one bool.
-      source: the theorem, e.g. "Theorem 4.1, arXiv:2012.11654".
-
-    Raises:
-      TypeError: `holds` is not one bool (an array, a number); `claim` or `source` is not a string;
-        `predicted` or `measured` is neither text nor numbers.
-    """
-    for name, text in (("claim", claim), ("source", source)):
-        if not isinstance(text, str):
-            raise TypeError(f"{name}: expected text, got {text!r}")
-    if not isinstance(holds, bool | np.bool_):
-        raise TypeError(f"holds: expected True or False, got {holds!r}")
-    record = {
-        "claim": claim,
-        "predicted": _rounded("predicted", predicted),
-        "measured": _rounded("measured", measured),
-        "holds": bool(holds),
-        "source": source,
-    }
-    where = f" ({source})" if source else ""
-    print(
-        f"{'holds' if holds else 'FAILS'}: {claim}{where}. "
-        f"Predicted {record['predicted']}; measured {record['measured']}."
-    )
-    if path := os.environ.get(VERDICTS_FILE):
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-    return bool(holds)
-
-
-def _rounded(name: str, value) -> str:
-    if isinstance(value, str | Exponent):
-        return str(value)
-    try:
-        numbers = np.ravel(value)
-        return ", ".join(f"{float(number):.3g}" for number in numbers)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name}: expected text or numbers, got {value!r}") from error

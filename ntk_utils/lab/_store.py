@@ -7,7 +7,7 @@ from pathlib import Path
 
 import joblib
 
-from ntk_utils._fingerprint import fingerprint
+from ntk_utils.lab._fingerprint import fingerprint
 
 
 class Store:

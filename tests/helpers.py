@@ -1,0 +1,30 @@
+"""What several test files start from."""
+
+import contextlib
+
+import jax
+
+from ntk_utils import Network, gaussian, init_params
+
+
+def draw(widths, seed, n_samples=10, init="lecun"):
+    """Weights and Gaussian samples of a network; the seed is an integer or a random key."""
+    key = jax.random.key(seed) if isinstance(seed, int) else seed
+    key_x, key_w = jax.random.split(key)
+    return init_params(Network(widths, init), key_w), gaussian(key_x, n_samples, widths[0])
+
+
+@contextlib.contextmanager
+def compilations():
+    """The events of JAX's compiler, while the block runs."""
+    events = []
+
+    def listen(event, seconds, **_):  # noqa: ARG001
+        if event.startswith("/jax/core/compile/"):
+            events.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield events
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
