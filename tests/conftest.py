@@ -3,7 +3,9 @@ import itertools
 import os
 
 import jax
+import lectures
 import nbval.kernel
+import nbval.plugin
 import pytest
 
 import ntk_utils  # noqa: F401  (switches JAX's 64-bit mode on)
@@ -11,6 +13,7 @@ from ntk_utils.lab._jupyter import FileKernelManager
 
 # nbval offers no option for it; two workers would start kernels on ports that may collide
 nbval.kernel.KernelManager = FileKernelManager
+nbval.plugin.IPyNbFile.collect = lectures.collect
 os.environ["TQDM_DISABLE"] = "1"  # in its kernels, as when the outputs were stored
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
