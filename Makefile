@@ -10,14 +10,14 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test reproduce execute bench lint lock clean .venv
+.PHONY: help lab test reproduce execute figure2 bench lint lock clean .venv
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[.a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # compiled programs are kept: a notebook that is run again does not wait for the same ones
-lab reproduce: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/build/compiled
-lab reproduce: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
+lab reproduce figure2: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/build/compiled
+lab reproduce figure2: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
 
 lab: .venv ## open JupyterLab on the first notebook (more options: LAB_FLAGS="--no-browser")
 	$(BIN)/jupyter lab $(LAB_FLAGS) notebooks/00-start-here.ipynb
@@ -31,6 +31,10 @@ reproduce: .venv ## execute all notebooks headless into build/, print a line a c
 execute: .venv ## re-execute the notebooks in place and store their outputs (NOTEBOOKS=... for some)
 	JAX_PLATFORMS=cpu TQDM_DISABLE=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False --ClearMetadataPreprocessor.enabled=True --ClearMetadataPreprocessor.clear_cell_metadata=False --ClearMetadataPreprocessor.preserve_nb_metadata_mask="{'kernelspec', ('language_info', 'name')}" $(NOTEBOOKS)
 	$(BIN)/python -m ntk_utils.lab.reproduce --first-figure notebooks/data/overview.png notebooks/00-start-here.ipynb
+
+# one thread a process: two trials side by side are done sooner than one after the other
+figure2: .venv ## measure both panels of Figure 2 of arXiv:2012.11654, resumable: an hour on two cores (TRIALS=2 for a look)
+	JAX_PLATFORMS=$(PLATFORM) OPENBLAS_NUM_THREADS=1 XLA_FLAGS=--xla_cpu_multi_thread_eigen=false $(BIN)/python -m ntk_utils.figure2 $(if $(TRIALS),--trials $(TRIALS))
 
 bench: .venv ## measure the speed of core and notebooks, as ratios within one run (PLATFORM=cuda on a GPU)
 	JAX_PLATFORMS=$(PLATFORM) $(BIN)/pytest tests/benchmarks --override-ini python_files='bench_*.py' --override-ini addopts= --benchmark-disable-gc --benchmark-columns min,median,rounds -s

@@ -5,11 +5,12 @@ argument in the form in which the function wants it, or raises. Inside the funct
 checked again.
 """
 
+import contextlib
 import functools
 import inspect
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -38,11 +39,22 @@ def checked(**checks: Callable):
                 x, y = bound.arguments["x"], bound.arguments["y"]
                 if len(y) != len(x):
                     raise ValueError(f"y: expected {len(x)} labels, one a sample, got {len(y)}")
-            return function(*bound.args, **bound.kwargs)
+            with _off_the_mesh(bound.arguments.values()):
+                return function(*bound.args, **bound.kwargs)
 
         return at_the_door
 
     return decorate
+
+
+def _off_the_mesh(arguments):
+    """Leave the mesh of `jax.set_mesh`: the arrays lie where the door has put them."""
+    leaves = jax.tree.leaves(list(arguments))
+    if jax.sharding.get_abstract_mesh().empty or any(
+        isinstance(a, jax.core.Tracer) for a in leaves
+    ):
+        return contextlib.nullcontext()
+    return jax.set_mesh(jax.sharding.Mesh(np.empty((), dtype=object), ()))
 
 
 def fits_width(name: str, x, d: int) -> None:
@@ -59,20 +71,19 @@ def is_hidden_layer(k: int, depth: int) -> None:
         raise ValueError(f"k: expected a hidden layer, an integer from 1 to {depth - 1}, got {k}")
 
 
-def _real_array(name: str, value, ndim: int):
-    """Return `value` as a finite floating-point array of rank `ndim` with no empty axis."""
-    if not isinstance(value, jax.Array | np.ndarray | np.generic | list | tuple | numbers.Number):
-        raise TypeError(f"{name}: expected a NumPy or JAX array, got {type(value).__name__}")
-    try:
-        array = value if isinstance(value, jax.Array | np.ndarray) else np.asarray(value)
-    except ValueError as error:
-        raise ValueError(
-            f"{name}: expected a rectangular array, got rows of different lengths"
-        ) from error
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        if not jnp.issubdtype(array.dtype, jnp.integer):
-            raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}")
-        array = array.astype(np.float64)
+def _real_array(name: str, value, ndim: int, *, placed: bool = False):
+    """Return `value` as a finite float64 array of rank `ndim` with no empty axis.
+
+    An array of NumPy; or one of JAX under jit, vmap and grad, and, if `placed`, on a mesh.
+    """
+    array = _array(name, value, placed)
+    if array.dtype != bool and not any(
+        jnp.issubdtype(array.dtype, kind) for kind in (jnp.floating, jnp.integer)
+    ):
+        raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}")
+    if not jax.config.jax_enable_x64:
+        raise ValueError(f"{name}: expected JAX in 64 bits, got jax_enable_x64 = False")
+    array = array.astype(np.float64, copy=False)
     if array.ndim != ndim:
         raise ValueError(f"{name}: expected an array of rank {ndim}, got shape {array.shape}")
     if 0 in array.shape:
@@ -81,8 +92,7 @@ def _real_array(name: str, value, ndim: int):
         )
     # under jit, vmap or grad there are no values to look at
     if not isinstance(array, jax.core.Tracer):
-        # NumPy has nothing to compile, but cannot see what other processes hold
-        is_finite = (jnp if is_distributed(array) else np).isfinite(array)
+        is_finite = array.__array_namespace__().isfinite(array)
         if not is_finite.all():
             raise ValueError(
                 f"{name}: expected finite entries, got {int((~is_finite).sum())} nan or inf"
@@ -90,24 +100,50 @@ def _real_array(name: str, value, ndim: int):
     return array
 
 
-def is_distributed(array) -> bool:
-    """Whether an array lies on more than one device."""
+def _array(name: str, value, placed: bool):
+    """The value as an array of any kind of numbers, gathered from its devices unless `placed`."""
+    if isinstance(value, jax.core.Tracer) or (placed and is_placed(value)):
+        return value
+    if isinstance(value, jax.Array) and not value.is_fully_addressable:
+        raise ValueError(
+            f"{name}: expected an array whose entries this process has, got one that lies on "
+            "several processes: apply, feature_matrices, backward_matrices, empirical_ntk and "
+            "layer_ntks take it, placed by a NamedSharding"
+        )
+    if isinstance(value, np.ma.MaskedArray) and value.mask.any():
+        raise ValueError(
+            f"{name}: expected an array without masked entries, got {value.mask.sum()}"
+        )
+    if not (hasattr(value, "__array__") or isinstance(value, list | tuple | numbers.Number)):
+        raise TypeError(f"{name}: expected a NumPy or JAX array, got {type(value).__name__}")
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(
+            f"{name}: expected a rectangular array, got rows of different lengths"
+        ) from error
+    except Exception as error:  # its own __array__ may raise any
+        raise TypeError(
+            f"{name}: expected a NumPy or JAX array, got {type(value).__name__}: {error}"
+        ) from error
+
+
+def is_placed(array) -> bool:
+    """Whether an array is placed over several devices of a mesh."""
     return (
         isinstance(array, jax.Array)
         and not isinstance(array, jax.core.Tracer)
+        and isinstance(array.sharding, jax.sharding.NamedSharding)
         and len(array.sharding.device_set) > 1
     )
 
 
 def concrete(array):
-    """Return the values as a NumPy array, or the array itself where they are not all at hand.
+    """Return the values as a NumPy array; under jit and vmap, where there are none, the array.
 
-    They are not under jit and vmap, nor on several devices. NumPy has nothing to compile, which
-    takes JAX longer than the work itself on small arrays.
+    NumPy has nothing to compile, which takes JAX longer than the work itself on small arrays.
     """
-    return (
-        array if isinstance(array, jax.core.Tracer) or is_distributed(array) else np.asarray(array)
-    )
+    return array if isinstance(array, jax.core.Tracer) else np.asarray(array)
 
 
 def on_device(array) -> jax.Array:
@@ -116,8 +152,13 @@ def on_device(array) -> jax.Array:
 
 
 def inputs(name: str, value) -> jax.Array:
-    """Samples, shape (N, d)."""
+    """Samples, shape (N, d); gathered on one device."""
     return on_device(_real_array(name, value, 2))
+
+
+def placed_inputs(name: str, value) -> jax.Array:
+    """Samples, shape (N, d); where they are placed over a mesh of devices, they stay there."""
+    return on_device(_real_array(name, value, 2, placed=True))
 
 
 def samples(name: str, value) -> jax.Array:
@@ -156,13 +197,13 @@ def weights(name: str, value) -> tuple[jax.Array, ...]:
 
 def double_matrix(name: str, value) -> np.ndarray:
     """A matrix in double precision, as LAPACK takes it."""
-    array = _real_array(name, value, 2)
-    if array.dtype != np.float64:
+    dtype = getattr(value, "dtype", np.float64)
+    if jnp.issubdtype(dtype, jnp.floating) and dtype != np.float64:
         raise TypeError(
-            f"{name}: expected float64, got {array.dtype}; in lower precision the smallest "
+            f"{name}: expected float64, got {dtype}; in lower precision the smallest "
             "eigenvalue is noise (importing ntk_utils switches JAX to 64 bits: import it first)"
         )
-    return np.asarray(array)
+    return np.asarray(_real_array(name, value, 2))
 
 
 def kernel(name: str, value) -> np.ndarray:
@@ -212,6 +253,13 @@ def positive_number(name: str, value) -> float:
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"{name}: expected a finite number > 0, got {value}")
     return float(value)
+
+
+def iterable(name: str, value) -> list:
+    """The items of something that can be gone through, once."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(f"{name}: expected a sequence, got {value!r}")
+    return list(value)
 
 
 def random_key(name: str, value) -> jax.Array:

@@ -19,8 +19,10 @@ import contextlib
 import importlib
 import importlib.util
 import sys
+import threading
 import types
 import warnings
+from importlib import machinery
 
 import jax
 
@@ -42,6 +44,9 @@ _MOVED = {
 }
 # a primitive that JAX dropped: neural-tangents registers rules under it, which then never apply
 _DROPPED = ("jax.interpreters.ad", "zeros_like_p")
+
+
+_ONE_AT_A_TIME = threading.RLock()
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -94,7 +99,8 @@ def _not_on_this_jax(implementation: str):
 def _load() -> types.ModuleType:
     _warn_if_untested(jax.__version__)
     # the one stand-in that stays: asking for it later must not import TensorFlow either
-    sys.modules["neural_tangents.experimental"] = types.ModuleType("neural_tangents.experimental")
+    name = "neural_tangents.experimental"
+    sys.modules[name] = importlib.util.module_from_spec(machinery.ModuleSpec(name, None))
     with _names_put_back():
         neural_tangents = importlib.import_module("neural_tangents")
 
@@ -118,6 +124,8 @@ def _load() -> types.ModuleType:
 
 def __getattr__(name: str) -> types.ModuleType:
     if name == "neural_tangents":
-        globals()[name] = _load()
+        with _ONE_AT_A_TIME:  # two threads would lend and take back JAX's names across each other
+            if name not in globals():
+                globals()[name] = _load()
         return globals()[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

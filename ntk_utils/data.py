@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 from ntk_utils import _checks
 from ntk_utils._checks import checked
 from ntk_utils._random import normals
+from ntk_utils._scale import polar
 
 
 @checked(key=_checks.random_key, n=_checks.positive_integer, d=_checks.positive_integer)
@@ -106,7 +107,14 @@ def read_data(path, *, columns: Sequence[str] | None = None) -> Float[np.ndarray
     if columns is not None and isinstance(columns, str):
         raise TypeError(f"columns: expected a sequence of names, got {columns!r}")
     try:
-        text = pd.read_csv(path, header=None, dtype=str, skipinitialspace=True)
+        text = pd.read_csv(
+            path,
+            header=None,
+            dtype=str,
+            skipinitialspace=True,
+            keep_default_na=False,  # a column may be called NA
+            na_values=[""],
+        )
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
         raise ValueError(
             f"path: expected a CSV file of numbers, got {str(error).strip()}"
@@ -190,13 +198,11 @@ def separation(x: Float[ArrayLike, "N d"]) -> float:
     Raises:
       ValueError: a sample is the zero vector.
     """
-    x = np.asarray(x)
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    norms, u = polar(x)
     if not norms.all():
         raise ValueError(
             f"x: expected samples other than 0, got zero rows {np.flatnonzero(norms == 0).tolist()}"
         )
-    u = x / norms
     nearest = [
         np.minimum(
             np.linalg.norm(u[i + 1 :] - u[i], axis=1), np.linalg.norm(u[i + 1 :] + u[i], axis=1)
@@ -210,9 +216,8 @@ def parallel_pairs(x) -> list[tuple[int, int]]:
     """The pairs i < j of samples, other than 0, that point the same way to 1e-12; unchecked."""
     from scipy.spatial import KDTree
 
-    x = np.asarray(x)
-    norms = np.linalg.norm(x, axis=1)
+    norms, u = polar(x)
     kept = np.flatnonzero(norms)
-    directions = KDTree(x[kept] / norms[kept, None])
+    directions = KDTree(u[kept])
     pairs = kept[directions.query_pairs(1e-12, output_type="ndarray")]
     return sorted((int(i), int(j)) for i, j in pairs)

@@ -13,17 +13,16 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from ntk_utils import _checks
 from ntk_utils._checks import checked
-from ntk_utils.networks import Network, Params, is_network, relu, without_compiling
+from ntk_utils._scale import polar
+from ntk_utils.networks import Network, Params, is_network, relu, where_x_lies
 
 
-@checked(params=_checks.weights, x=_checks.inputs)
+@checked(params=_checks.weights, x=_checks.placed_inputs)
 def empirical_ntk(params: Params, x: Float[ArrayLike, "N d"]) -> Float[Array, "N N"]:
     """Compute the empirical NTK without the Jacobian.
 
@@ -49,10 +48,10 @@ def empirical_ntk(params: Params, x: Float[ArrayLike, "N d"]) -> Float[Array, "N
       ValueError, TypeError: matrices that do not fit together or do not fit x, non-finite entries,
         a wrong rank.
     """
-    return _on_devices_of_x(_empirical_ntk, params, x)
+    return where_x_lies(_empirical_ntk, params, x, _blocks(x))
 
 
-@checked(params=_checks.weights, x=_checks.inputs)
+@checked(params=_checks.weights, x=_checks.placed_inputs)
 def layer_ntks(params: Params, x: Float[ArrayLike, "N d"]) -> Float[Array, "L N N"]:
     """Compute the L terms of the empirical NTK, one for each weight matrix.
 
@@ -66,7 +65,7 @@ def layer_ntks(params: Params, x: Float[ArrayLike, "N d"]) -> Float[Array, "L N 
 
     Returns: the terms, shape (L, N, N).
     """
-    return _on_devices_of_x(_layer_ntks, params, x)
+    return where_x_lies(_layer_ntks, params, x, _blocks(x))
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -109,6 +108,11 @@ def row_blocks(n: int) -> tuple[tuple[int, int], ...]:
     return tuple(itertools.pairwise(edges))
 
 
+def _blocks(x):
+    """The tiles of the kernel of x; none where its rows lie on several devices, each a block."""
+    return ((0, len(x)),) if _checks.is_placed(x) else row_blocks(len(x))
+
+
 def gram_tiles(a, blocks):
     """A Aᵀ by its tiles."""
     if len(blocks) == 1:
@@ -127,24 +131,6 @@ def whole(tiles):
     n, xp = tiles[-1].shape[1], tiles[-1].__array_namespace__()
     lower = xp.tril(xp.concatenate([xp.pad(t, ((0, 0), (0, n - t.shape[1]))) for t in tiles]))
     return lower + xp.tril(lower, -1).T
-
-
-# --- many devices ---------------------------------------------------------------------------------
-
-
-def _on_devices_of_x(kernel, params, x):
-    """`kernel(params, x, blocks)`, its rows placed over the devices as those of x are."""
-    if not _checks.is_distributed(x):
-        return without_compiling(kernel, params, x, row_blocks(len(x)))
-    mesh, rows = x.sharding.mesh, x.sharding.spec[:1]
-    # a mesh on which XLA itself chooses what is sent where, and thus no tiles
-    mesh_of_xla = Mesh(
-        mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * mesh.devices.ndim
-    )
-    params = jax.device_put(params, NamedSharding(mesh_of_xla, P()))
-    x = jax.device_put(x, NamedSharding(mesh_of_xla, P(*rows)))
-    k = kernel(params, x, ((0, len(x)),))
-    return jax.device_put(k, NamedSharding(mesh, P(*[None] * (k.ndim - 2), *rows)))
 
 
 # --- memory: the units of a wide layer in chunks --------------------------------------------------
@@ -225,7 +211,24 @@ def limiting_ntk(x: Float[ArrayLike, "N d"], *, depth: int) -> Float[Array, "N N
 
     Returns: K^(L), shape (N, N).
     """
-    return x.shape[1] * _limiting_kernel_fn(depth)(x)
+    if isinstance(x, jax.core.Tracer):
+        return x.shape[1] * _limiting_kernel_fn(depth)(x)
+    norms, u = polar(x)  # of any scale: the kernel multiplies four norms with one another
+    k = np.array(x.shape[1] * _limiting_kernel_fn(depth)(_checks.on_device(u)))
+    i, j, angle = _nearly_parallel(u)
+    k[i, j] = k[j, i] = depth - _gap(angle, depth)
+    np.fill_diagonal(k, depth)
+    return _checks.on_device(norms[:, None] * norms * k)
+
+
+def _gap(angle, depth):
+    """L - K^(L) of two samples of norm 1 at this angle: exact where the angle is small."""
+    gap = versine = _versine(angle)
+    for layer in range(1, depth):
+        versine, derivative = arc_cosine(angle)
+        gap = gap + (layer - gap) * (1 - derivative) + versine
+        angle = _angle(versine)
+    return gap
 
 
 @checked(x=_checks.inputs, depth=_checks.positive_integer)
@@ -246,31 +249,59 @@ def limiting_layer_ntks(x: Float[ArrayLike, "N d"], *, depth: int) -> Float[np.n
 
     Returns: the terms, shape (L, N, N); the diagonal of each is ‖x_i‖².
     """
-    norms, cosine = polar(np.asarray(x))
-    g, derivatives = [cosine], []
+    norms, u = polar(x)
+    angle = angles(u)
+    g, derivatives = [np.cos(angle)], []
     for _ in range(depth - 1):
-        value, derivative = arc_cosine(g[-1])
-        g.append(value)
+        versine, derivative = arc_cosine(angle)
+        g.append(1 - versine)
         derivatives.append(derivative)
+        angle = _angle(versine)
     # Ġ^(k+2) ∘ … ∘ Ġ^(L), each from the one behind it
     behind = [*itertools.accumulate(reversed(derivatives), operator.mul, initial=1.0)][::-1]
     return np.outer(norms, norms) * np.stack(list(map(operator.mul, g, behind)))
 
 
-def polar(x):
-    """The norms of the rows and the matrix of their cosines; a zero row counts as orthogonal."""
-    norms = np.linalg.norm(x, axis=1)
-    u = x / np.where(norms > 0, norms, 1)[:, None]
-    cosine = np.clip(u @ u.T, -1, 1)
-    np.fill_diagonal(cosine, 1)
-    return norms, cosine
+# --- angles: λ_min of two samples falls like theirs, and a cosine cannot tell small ones from 0 ---
 
 
-def arc_cosine(cosine):
-    """φ(c) = 2 E[σ(u) σ(v)] and φ'(c) = 2 E[σ'(u) σ'(v)], u and v standard Gaussian, c = E[uv]."""
-    angle = np.arccos(np.minimum(cosine, 1))
-    derivative = (np.pi - angle) / np.pi
-    return np.sin(angle) / np.pi + derivative * cosine, derivative
+def angles(u):
+    """The angles between directions, as `polar` returns them; a row 0 counts as orthogonal."""
+    angle = np.arccos(np.clip(u @ u.T, -1, 1))
+    i, j, small = _nearly_parallel(u)
+    angle[i, j] = angle[j, i] = small
+    np.fill_diagonal(angle, 0)
+    return angle
+
+
+def _nearly_parallel(u):
+    """The pairs i < j that point almost the same or the opposite way, with their angles."""
+    i, j = np.nonzero(np.triu(np.abs(u @ u.T) > 1 - 1e-4, k=1))
+    at_once = max(1, 2**22 // u.shape[1])  # entries of all differences of directions: 32 MiB
+    angle = np.empty(len(i))
+    for chunk in (slice(lo, lo + at_once) for lo in range(0, len(i), at_once)):
+        a, b = u[i[chunk]], u[j[chunk]]
+        # W. Kahan's formula: right to the last digits at every angle
+        angle[chunk] = 2 * np.arctan2(np.linalg.norm(a - b, axis=1), np.linalg.norm(a + b, axis=1))
+    return i, j, angle
+
+
+def arc_cosine(angle):
+    """1 - φ(c) and φ'(c), φ = 2 E[σ(u) σ(v)] and φ' = 2 E[σ'(u) σ'(v)] for c = E[uv] = cos(angle).
+
+    u and v are standard Gaussian, and φ(c) = (sin θ + (π-θ) c)/π.
+    """
+    versine = _versine(angle)
+    of_next = versine + (angle - np.sin(angle) - angle * versine) / np.pi
+    return of_next, 1 - angle / np.pi
+
+
+def _versine(angle):
+    return 2 * np.sin(angle / 2) ** 2
+
+
+def _angle(versine):
+    return 2 * np.arcsin(np.sqrt(np.clip(versine / 2, 0, 1)))
 
 
 @checked(network=is_network, x=_checks.inputs)
@@ -300,7 +331,9 @@ def wide_layer_ntks(network: Network, x: Float[ArrayLike, "N d"]) -> Float[np.nd
 def layer_products(network: Network) -> np.ndarray:
     """∏_{l=1}^{L-1} n_l ∏_{l=1, l≠k+1}^{L} β_l², for k = 0, …, L-1."""
     variances = np.square(network.betas)
-    return math.prod(network.widths[1:-1]) * variances.prod() / variances
+    # layer by layer: the product of the widths alone may be larger than any number
+    per_layer = variances[:-1] * network.widths[1:-1]
+    return per_layer.prod() * variances[-1] / variances
 
 
 @functools.cache

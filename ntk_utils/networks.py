@@ -16,6 +16,8 @@ from typing import SupportsFloat, SupportsIndex
 
 import jax
 import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
@@ -123,7 +125,7 @@ def init_params(
     return normals(jax.random.split(key, network.depth), shapes, network.betas, network.widths)
 
 
-@checked(params=_checks.weights, x=_checks.inputs)
+@checked(params=_checks.weights, x=_checks.placed_inputs)
 def apply(params: Params, x: Float[ArrayLike, "N d"]) -> Float[Array, " N"]:
     """Evaluate the network, f_L(x_i) for every row of x.
 
@@ -133,10 +135,10 @@ def apply(params: Params, x: Float[ArrayLike, "N d"]) -> Float[Array, " N"]:
 
     Returns: the N outputs, shape (N,).
     """
-    return without_compiling(_outputs, params, x)
+    return where_x_lies(_outputs, params, x)
 
 
-@checked(params=_checks.weights, x=_checks.inputs)
+@checked(params=_checks.weights, x=_checks.placed_inputs)
 def feature_matrices(params: Params, x: Float[ArrayLike, "N d"]) -> tuple[Float[Array, "N _"], ...]:
     """Return the feature matrices F_0, …, F_{L-1}: row i of F_k is f_k(x_i), and F_0 = X.
 
@@ -146,10 +148,10 @@ def feature_matrices(params: Params, x: Float[ArrayLike, "N d"]) -> tuple[Float[
 
     Returns: L matrices, F_k of shape (N, n_k).
     """
-    return without_compiling(_features, params, x)
+    return where_x_lies(_features, params, x)
 
 
-@checked(params=_checks.weights, x=_checks.inputs)
+@checked(params=_checks.weights, x=_checks.placed_inputs)
 def backward_matrices(
     params: Params, x: Float[ArrayLike, "N d"]
 ) -> tuple[Float[Array, "N _"], ...]:
@@ -167,7 +169,7 @@ def backward_matrices(
 
     Returns: L matrices, B_k of shape (N, n_k), first B_1.
     """
-    return without_compiling(_backward, params, x)
+    return where_x_lies(_backward, params, x)
 
 
 # not jitted, because without_compiling runs what calls them in NumPy
@@ -210,6 +212,26 @@ _LITTLE_WORK = 5e8  # multiplications: a tenth of a second in NumPy, less than X
 _SMALL = 2**21  # entries of all feature matrices
 
 
+def where_x_lies(function, params, x, *static):
+    """Call a jitted function of (params, x, …); where x is placed on a mesh, place what it returns.
+
+    The rows of the results, along the last axis but one (of vectors, the last), lie like those of
+    x. XLA chooses on a mesh of its own what is sent where, whatever kind of mesh that of x is.
+    """
+    if not _checks.is_placed(x):
+        return without_compiling(function, params, x, *static)
+    mesh, rows = x.sharding.mesh, x.sharding.spec[:1]
+    mesh_of_xla = Mesh(
+        mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * mesh.devices.ndim
+    )
+    params = jax.device_put(tuple(params), NamedSharding(mesh_of_xla, P()))
+    x = jax.device_put(x, NamedSharding(mesh_of_xla, P(*rows)))
+    return jax.tree.map(
+        lambda a: jax.device_put(a, NamedSharding(mesh, P(*[None] * (a.ndim - 2), *rows))),
+        function(params, x, *static),
+    )
+
+
 def without_compiling(function, params, x, *static):
     """Call a jitted function of (params, x, …), but not compiled, in NumPy, if it has little to do.
 
@@ -220,7 +242,7 @@ def without_compiling(function, params, x, *static):
         return function(params, x, *static)
     entries = len(x) * sum(len(w) for w in params)
     work = len(x) * (entries + sum(w.size for w in params))
-    if entries > _SMALL or work > _LITTLE_WORK or _checks.is_distributed(x):
+    if entries > _SMALL or work > _LITTLE_WORK:
         return function(params, x, *static)
     on_host = function.__wrapped__(tuple(map(np.asarray, params)), np.asarray(x), *static)
     return jax.tree.map(_checks.on_device, on_host)

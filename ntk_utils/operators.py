@@ -5,6 +5,7 @@ that all of lineax and of matfree applies to them.
 """
 
 import functools
+import warnings
 from typing import NamedTuple, SupportsFloat, SupportsIndex
 
 import equinox
@@ -19,6 +20,7 @@ from matfree import stochtrace
 
 from ntk_utils import _checks
 from ntk_utils._checks import checked
+from ntk_utils._scale import without_scale
 from ntk_utils.networks import Params, apply, backward, features
 
 
@@ -74,14 +76,19 @@ def largest_eigenvalue(operator: lineax.AbstractLinearOperator) -> float:
     n = operator.in_size()
     if n < 2:
         raise ValueError(f"operator: expected at least 2 × 2, got {n} × {n}")
-    matrix = scipy.sparse.linalg.LinearOperator(
-        (n, n), lambda v: np.asarray(_product(operator, v)), dtype=np.float64
-    )
     start = np.random.default_rng(0).normal(size=n)  # the same operator gives the same value
+    first, exponent = without_scale(_product(operator, start))
+    if not first.any():
+        return 0.0
+    matrix = _for_scipy(n, lambda v: np.ldexp(_product(operator, v), -exponent))
     (value,) = scipy.sparse.linalg.eigsh(
         matrix, k=1, which="LA", v0=start, tol=1e-10, ncv=min(n, 10), return_eigenvectors=False
     )
-    return float(value)
+    return float(np.ldexp(value, exponent))
+
+
+def _for_scipy(n: int, product) -> scipy.sparse.linalg.LinearOperator:
+    return scipy.sparse.linalg.LinearOperator((n, n), product, dtype=np.float64)
 
 
 class Estimate(NamedTuple):
@@ -148,9 +155,9 @@ def ntk_solve(
 ) -> Solution:
     """Solve K̄a = y by preconditioned conjugate gradients, without forming K̄.
 
-    The preconditioner is (sI + C W⁻¹ Cᵀ)⁻¹, C the columns of K̄ that belong to `rank` random samples
-    (Nyström), W their rows of C, s the mean diagonal entry of what C W⁻¹ Cᵀ leaves over: it takes
-    away the few large eigenvalues that make K̄ badly conditioned.
+    The preconditioner is (sI + C W⁻¹ Cᵀ)⁻¹ = (I - U Uᵀ)/s, C the columns of K̄ that belong to `rank`
+    random samples (Nyström), W their rows of C, s the mean diagonal entry of what C W⁻¹ Cᵀ leaves
+    over: it takes away the few large eigenvalues that make K̄ badly conditioned.
 
     Args:
       params: (W_1, …, W_L).
@@ -163,27 +170,35 @@ def ntk_solve(
     Raises:
       ValueError, TypeError: matrices and samples that do not fit together, a number of labels other
         than N, a rank, tolerance or number of steps that is not positive.
+
+    Warns:
+      RuntimeWarning: rounding has carried the steps away from the solution; 0 is returned.
     """
-    operator, y = ntk_operator(params, x), jnp.asarray(y)
+    (x, exponent), (y, exponent_y) = without_scale(x), without_scale(y)
+    operator = ntk_operator(params, x)
     chosen = np.random.default_rng(0).permutation(len(x))[:rank]
-    found = lineax.linear_solve(
-        operator,
+    u, s = map(np.asarray, _nystrom_factors(params, _checks.on_device(x), chosen))
+    states = []
+    value, _ = scipy.sparse.linalg.cg(
+        _for_scipy(len(x), lambda v: np.asarray(_product(operator, v))),
         y,
-        lineax.CG(rtol=tolerance, atol=0.0, max_steps=max_steps),
-        options={"preconditioner": _nystrom_inverse(params, x, chosen)},
-        throw=False,
+        rtol=tolerance,
+        maxiter=max_steps,
+        M=_for_scipy(len(x), lambda v: (v - u @ (u.T @ v)) / s),
+        callback=states.append,
     )
-    left_over = float(jnp.linalg.norm(_product(operator, found.value) - y))
-    residual = left_over and left_over / float(jnp.linalg.norm(y))  # y = 0 has the solution 0
-    return Solution(found.value, int(found.stats["num_steps"]), residual)
-
-
-def _nystrom_inverse(params, x, chosen) -> lineax.AbstractLinearOperator:
-    """(sI + A Aᵀ)⁻¹ = (I - U Uᵀ)/s with A Aᵀ = C W⁻¹ Cᵀ, as an operator."""
-    u, s = _nystrom_factors(params, x, chosen)
-    u = lineax.MatrixLinearOperator(u)
-    identity = lineax.IdentityLinearOperator(jax.ShapeDtypeStruct((len(x),), x.dtype))
-    return lineax.TaggedLinearOperator((identity - u @ u.T) / s, lineax.positive_semidefinite_tag)
+    # y = 0 has the solution 0
+    residual = float(np.linalg.norm(_product(operator, value) - y) / (np.linalg.norm(y) or 1.0))
+    if not residual <= 1:
+        warnings.warn(
+            f"ntk_solve: after {len(states)} steps the residual was {residual:.3g}, larger than at "
+            "the start, which is returned; a larger rank may help",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        value, residual = np.zeros(len(x)), 1.0
+    value = _checks.on_device(np.ldexp(value, exponent_y - 2 * exponent))
+    return Solution(value, len(states), residual)
 
 
 @jax.jit

@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 
 from ntk_utils import _checks
 from ntk_utils._checks import checked
+from ntk_utils._scale import polar
 from ntk_utils.bounds.empirical import diagonal_upper_bound, schur_lower_bound
 from ntk_utils.bounds.limiting import limiting_lower_bound
 from ntk_utils.data import parallel_pairs, separation
@@ -31,6 +32,9 @@ from ntk_utils.spectra import rounding_error, smallest_eigenvalue
 
 _WIDEST = 16
 """The search for the wide layer ends at this many neurons a sample."""
+
+_SINGULAR = 1e-10
+"""A limit whose λ_min is this small a share of its diagonal counts as singular."""
 
 
 class DataWarning(UserWarning):
@@ -63,12 +67,14 @@ class ConditioningReport:
         lower, lambda_min (0 where it is rounding), upper and share.
       draws: one row a drawn network: width, seed, lower, lambda_min, upper, share.
       width: the smallest width at which the kernel is well conditioned, None if none was found.
+      singular: whether the limiting kernel itself is singular, so that no width helps.
     """
 
     summary: pd.DataFrame
     table: pd.DataFrame
     draws: pd.DataFrame
     width: int | None
+    singular: bool
 
     def __str__(self) -> str:
         table = self.table.to_string(float_format="{:.3g}".format)
@@ -118,7 +124,7 @@ def _scaling(name: str, value) -> str:
     return value
 
 
-@checked(x=_checks.samples, scale=_scaling)
+@checked(x=_checks.samples, scale=_scaling, seeds=_checks.iterable)
 def conditioning_report(
     x: Float[ArrayLike, "N d"],
     widths: Sequence[int] | None = None,
@@ -136,8 +142,9 @@ def conditioning_report(
     the first network with as many weights as samples (below it λ_min = 0); the other widths stay. K̄
     is called well conditioned when the median of its share over the seeds is at least half of the
     limit's share. The search ends at the first such width, not before the given one, and at 16 N
-    neurons in any case: narrow other layers may keep K̄ away from the limit at any width. If rows
-    are repeated, the given network alone is drawn.
+    neurons in any case: narrow other layers may keep K̄ away from the limit at any width. A limit
+    whose share is at most 1e-10 is *singular*, of which half is no aim: rows are repeated, or
+    nearly, or too many for their dimension. Then the given network alone is drawn.
 
     N = 500 takes seconds; the time grows as N³.
 
@@ -167,13 +174,14 @@ def conditioning_report(
     x = _scaled(x, scale)
     repeated = _repeated_rows(x)
     limit = _sizes(np.asarray(limiting_ntk(x, depth=network.depth)))
+    singular = bool(repeated) or limit["share"] <= _SINGULAR
     limit["lower"] = limiting_lower_bound(x, depth=network.depth)
     wide = 1 + int(np.argmax(network.widths[1:-1]))
     asked = network.widths[wide]
     draws, width = [], None
-    for n in [asked] if repeated else _doublings(network.widths, wide, len(x)):
+    for n in [asked] if singular else _doublings(network.widths, wide, len(x)):
         draws.append(_draw(x, network.widths, wide, n, seeds))
-        if width is None and not repeated and draws[-1].share.median() >= limit["share"] / 2:
+        if width is None and not singular and draws[-1].share.median() >= limit["share"] / 2:
             width = n
         if width is not None and n >= asked:
             break
@@ -182,7 +190,8 @@ def conditioning_report(
     at_infinity = pd.DataFrame(limit, index=[np.inf])
     table = pd.concat([draws.groupby("width").median().drop(columns="seed"), at_infinity])
     table = table.rename_axis("width")[["lower", "lambda_min", "upper", "share"]]
-    return ConditioningReport(_summary(x, network, limit, width), table, draws, width)
+    summary = _summary(x, network, limit, "the limit is singular" if singular else width)
+    return ConditioningReport(summary, table, draws, width, singular)
 
 
 def _scaled(x: np.ndarray, scale: str) -> np.ndarray:
@@ -192,15 +201,17 @@ def _scaled(x: np.ndarray, scale: str) -> np.ndarray:
         message = f"x: columns {_listed(constant)} have one value only"
         warnings.warn(ConstantColumnWarning(message, constant), stacklevel=4)
     if scale == "sphere":
+        size = np.abs(x).max(axis=0)
         x = x - x.mean(axis=0)
-        x[:, constant] = 0.0  # not the rounding of the mean
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
+        # what is left may be the rounding of the mean
+        x[np.abs(x) <= 2 * len(x) * np.finfo(np.float64).eps * size] = 0.0
+    norms, u = polar(x)
     if not norms.all():
         at_zero = np.flatnonzero(norms == 0).tolist()
         raise ValueError(
             f"x: expected samples other than 0 (after scaling), got zero rows {_listed(at_zero)}"
         )
-    return x * math.sqrt(x.shape[1]) / norms if scale == "sphere" else x
+    return math.sqrt(x.shape[1]) * u if scale == "sphere" else x
 
 
 def _repeated_rows(x: np.ndarray) -> list[tuple[int, int]]:

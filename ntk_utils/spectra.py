@@ -13,6 +13,7 @@ from scipy.linalg.lapack import dsyevr
 
 from ntk_utils import _checks
 from ntk_utils._checks import checked
+from ntk_utils._scale import without_scale
 
 
 @checked(k=_checks.kernel)
@@ -33,16 +34,20 @@ def smallest_eigenvalue(k: Float[ArrayLike, "N N"]) -> float:
       ValueError, TypeError: not square, not symmetric (beyond 1e-8 of the largest entry), not
         finite, not float64.
     """
+    # the scale taken out: an inverse of 1e-308, or a sum of squares of 1e200, is no number
+    k, exponent = without_scale(k)
     value = _by_lanczos_on_the_inverse(k) if len(k) >= _LANCZOS_FROM else None
-    return float(_by_tridiagonal_form(k) if value is None else value)
+    return float(np.ldexp(_by_tridiagonal_form(k) if value is None else value, exponent))
 
 
+_TINIEST = np.finfo(np.float64).tiny
 _LANCZOS_FROM = 500  # samples; below, the tridiagonal form is the faster way
 
 
 def _by_tridiagonal_form(k):
     """λ_min by LAPACK itself: on the way there, scipy.linalg.eigh spends as much as our checks."""
-    values, *_, info = dsyevr(k.T, compute_v=0, range="I", il=1, iu=1)  # k.T as LAPACK has k
+    # k.T as LAPACK has k; bisection to the last digit, which is also the faster way
+    values, *_, info = dsyevr(k.T, compute_v=0, range="I", il=1, iu=1, abstol=2 * _TINIEST)
     if info:
         raise scipy.linalg.LinAlgError(f"k: LAPACK found no eigenvalue, dsyevr's info is {info}")
     return values[0]
@@ -66,14 +71,29 @@ def _by_lanczos_on_the_inverse(k):
             )
             value, vector = shift + 1 / largest[0], vectors[:, 0]
             shift = 0.95 * value
-    except (scipy.linalg.LinAlgError, scipy.sparse.linalg.ArpackNoConvergence):
+    except (scipy.linalg.LinAlgError, scipy.sparse.linalg.ArpackError):
         return None
-    return value
+    return value if np.isfinite(value) else None
 
 
 def _solve(root, v):
     """(R Rᵀ)⁻¹ v; for a single v several times as fast as LAPACK's own solver."""
     return dtrsv(root, dtrsv(root, v, lower=1), lower=1, trans=1)
+
+
+ROUNDINGS = 2.0**-33
+"""What a million roundings, of relative 2^-53 each, can change in a product of positive numbers."""
+
+
+def certain_smallest_eigenvalue(k, roundings: int) -> float:
+    """A lower bound on λ_min of the positive semidefinite matrix of which k is a rounded copy.
+
+    Each entry k_ij may be wrong by `roundings` · 2^-53 √(k_ii k_jj): then the matrix is by so many
+    times the trace, in its norm. LAPACK adds N ε ‖k‖ at most (Users' Guide, section 4.7). Where
+    nothing is left it is 0 exactly, so a singular matrix gives 0.
+    """
+    margin = (roundings + 2 * len(k)) * 2.0**-53 * np.trace(k)
+    return max(smallest_eigenvalue(k) - margin, 0.0) * (1 - ROUNDINGS)
 
 
 @checked(k=_checks.kernel)

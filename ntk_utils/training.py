@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from ntk_utils import _checks
 from ntk_utils._checks import checked
+from ntk_utils._scale import polar
 from ntk_utils.data import parallel_pairs
 from ntk_utils.kernels import empirical_ntk
 from ntk_utils.networks import (
@@ -64,7 +65,7 @@ def contradictions(x: Float[ArrayLike, "N d"], y: Float[ArrayLike, " N"]) -> lis
     Raises:
       ValueError: x and y are not of the same length.
     """
-    norms = np.linalg.norm(x, axis=1)
+    norms, _ = polar(x)
     at_zero = [(int(i), int(i)) for i in np.flatnonzero((norms == 0) & (y != 0))]
     unlike = [
         (i, j)
@@ -262,12 +263,16 @@ def gradient_descent(
       tolerance: the error max_i |f(x_i) - y_i| at which to stop.
 
     Raises:
-      ValueError: x and y of different lengths, weights that do not fit together or do not fit x, a
-        step size that is not positive, or one at which the loss overflows.
+      ValueError: x and y of different lengths, weights that do not fit together or do not fit x, an
+        NTK that is 0 at the start where it gives η, a step size that is not positive, or one at
+        which the loss overflows.
     """
     params, x, y = _in_double(params, x, y)
     if step_size is None:
-        step_size = 1 / float(spectrum(empirical_ntk(params, x))[-1])
+        largest = float(spectrum(empirical_ntk(params, x))[-1])
+        if not largest > 0:
+            raise ValueError("params: expected weights that some sample moves, got an NTK of 0")
+        step_size = 1 / largest
     step_size = _checks.positive_number("step_size", step_size)
 
     states = np.zeros((0, 2))

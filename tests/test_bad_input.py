@@ -65,10 +65,10 @@ def bad_samples(*before, at_least_two=False, **after):
         (ValueError, "rectangular", "different lengths", [[1.0, 2.0, 3.0], [1.0]]),
         (TypeError, "real numbers", "complex128", X * 1j),
         (TypeError, "real numbers", "<U1", np.array([["a", "b", "c"]])),
-        (TypeError, "real numbers", "bool", X > 0),
         (TypeError, "array", "str", "x"),
         (TypeError, "array", "NoneType", None),
-        (TypeError, "array", "DataFrame", TABLE),
+        (TypeError, "real numbers", "object", pd.DataFrame({"a": ["b", 1.0], "c": [2.0, 3.0]})),
+        (ValueError, "masked", "1", np.ma.masked_greater(X, 10)),
     ]
     if at_least_two:
         calls.append((ValueError, "two samples", "(1, 3)", X[:1]))

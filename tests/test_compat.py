@@ -211,3 +211,34 @@ def test_monte_carlo_kernel_of_weights_that_do_not_vary_is_their_empirical_kerne
         implementation=nt.NtkImplementation.JACOBIAN_CONTRACTION,
     )
     np.testing.assert_allclose(mean_kernel(x, None, "ntk"), k, rtol=1e-10)
+
+
+def test_the_first_use_from_several_threads_at_once_loads_neural_tangents_once():
+    found = in_a_fresh_python("""
+import importlib.util, json, threading
+import jax, numpy as np, ntk_utils
+x = ntk_utils.uniform_sphere(jax.random.key(0), 3, 3)
+start, values, errors, modules = threading.Barrier(8), [], [], []
+def first_use(n):
+    start.wait()
+    try:
+        values.append(ntk_utils.smallest_eigenvalue(ntk_utils.limiting_ntk(x, depth=2)))
+        modules.append(ntk_utils.compat.neural_tangents)
+    except BaseException as error:
+        errors.append(repr(error))
+threads = [threading.Thread(target=first_use, args=(n,)) for n in range(8)]
+[t.start() for t in threads], [t.join() for t in threads]
+spec = importlib.util.find_spec("neural_tangents.experimental")
+print(json.dumps({
+    "values": sorted(set(values)),
+    "n": len(values),
+    "errors": errors,
+    "modules": len(set(map(id, modules))),
+    "stand-in": spec.name,
+}))
+""")
+    assert found["errors"] == []
+    assert found["n"] == 8
+    assert len(found["values"]) == 1
+    assert found["modules"] == 1
+    assert found["stand-in"] == "neural_tangents.experimental"

@@ -197,7 +197,7 @@ def test_columns_are_chosen_by_name():
     ("text", "complaint"),
     [
         ("a,b\n1,2\n3,\n", r"finite number in every entry, got nan in row 1, column b"),
-        ("a,b\n1,2\n3,NaN\n", r"finite number in every entry, got nan in row 1, column b"),
+        ("a,b\n1,2\n3,NaN\n", r"finite number in every entry, got 'NaN' in row 1, column b"),
         ("1,2\n3,inf\n", r"finite number in every entry, got 'inf' in row 1, column 1"),
         ("a,b\n1,red\n3,blue\n", r"finite number .*, got 'red' in row 0, column b and 1 more"),
         ("1,red\n3,4\n", r"finite number .*, got 'red' in row 0, column 1"),
@@ -218,3 +218,36 @@ def test_a_bad_file_is_an_error_that_says_what_is_wrong_and_where(text, complain
 def test_a_missing_file_is_a_file_not_found_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_data(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["age", "NA", "None", "null", "nan", "NaN", "N/A", "n/a", "NULL", "#N/A", "<NA>", "-nan"],
+)
+def test_a_column_may_have_a_name_that_pandas_takes_for_missing(name):
+    np.testing.assert_array_equal(read(f"{name},income\n10,2\n30,4\n"), [[10, 2], [30, 4]])
+    np.testing.assert_array_equal(read(f"income,{name}\n10,2\n30,4\n"), [[10, 2], [30, 4]])
+    chosen = read(f"{name},income\n10,2\n30,4\n", columns=[name])
+    np.testing.assert_array_equal(chosen, [[10], [30]])
+
+
+def test_a_first_column_without_a_name_still_holds_row_numbers():
+    np.testing.assert_array_equal(read(",NA\n0,2\n1,4\n"), [[2], [4]])
+
+
+@pytest.mark.parametrize("entry", ["NA", "null", "None", "nan", ""])
+def test_an_entry_that_is_missing_is_an_error_and_not_a_number(entry):
+    with pytest.raises(ValueError, match=r"path: .* row 1, column b"):
+        read(f"a,b\n1,2\n3,{entry}\n")
+
+
+def test_separation_of_half_precision_samples_is_that_of_their_float64_copy():
+    x = (np.eye(3) * 300 + 1).astype(np.float16)
+    assert separation(x) == separation(x.astype(np.float64)) == pytest.approx(1.40949962, rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [1e-150, 1e150, 1e155, 1e300])
+def test_separation_is_the_same_at_any_scale(size):
+    x = np.array([[1.0, 2.0], [2.0, 1.0], [-1.0, 3.0]])
+    assert separation(size * x) == pytest.approx(separation(x), rel=1e-14)
+    assert separation(np.array([[size, size], [1.0, 1.0]])) < 1e-15

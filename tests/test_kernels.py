@@ -6,8 +6,11 @@ import helpers
 import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
+import pandas as pd
 import pytest
+import truth
 from hypothesis import Phase, given, settings
 
 from ntk_utils import (
@@ -580,3 +583,90 @@ def test_a_last_term_that_is_n_times_too_small_is_told_apart(monkeypatch, key):
         (empirical_ntk(params, x), expected.sum(axis=0)),
     ):
         assert np.linalg.norm(computed - exact) > 0.1 * np.linalg.norm(exact)
+
+
+# --- the limit at any scale and angle, against 60 digits ------------------------------------------
+
+BASES = (0.0, 0.3, 1.1, np.pi / 2, 2.7)
+
+
+def two_directions(base, angle):
+    return np.array([[math.cos(base + a), math.sin(base + a)] for a in (0.0, angle)])
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 7])
+@pytest.mark.parametrize("size", [1e-150, 1e-77, 1.0, 1e77, 1e150])
+def test_diagonal_of_the_limit_is_right_to_its_last_digits_at_any_scale(size, depth):
+    x = size * np.random.default_rng(3).normal(size=(6, 3))
+    found = np.diagonal(limiting_ntk(x, depth=depth))
+    with mpmath.workdps(40):
+        for row, entry in zip(x, found, strict=True):
+            exact = depth * mpmath.fsum(mpmath.mpf(float(v)) ** 2 for v in row)
+            assert abs(mpmath.mpf(float(entry)) / exact - 1) <= 4 * 2.0**-52 * depth
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+@pytest.mark.parametrize("size", [1e-150, 1e-78, 1.0, 1e77, 1e150])
+def test_smallest_eigenvalue_of_the_limit_is_right_at_an_angle_of_1e_9(size, depth):
+    for base in BASES:
+        for angle in (1e-9, 1e-7, 0.0141, 0.0142, 0.3):  # on both sides of where the series begins
+            x = size * two_directions(base, angle)
+            exact = truth.lambda_min(truth.limiting(x, depth)[0])
+            terms = limiting_layer_ntks(x, depth=depth)
+            for k in (limiting_ntk(x, depth=depth), terms.sum(axis=0)):
+                assert abs(smallest_eigenvalue(k) / exact - 1) < 1e-6, (base, angle)
+
+
+@pytest.mark.parametrize("size", [1e-150, 1e-76, 1e77, 1e150])
+def test_the_limit_of_scaled_samples_is_the_scaled_limit(size):
+    x = np.random.default_rng(3).normal(size=(4, 3))
+    k = np.asarray(limiting_ntk(size * x, depth=3)) / size / size
+    np.testing.assert_allclose(k, limiting_ntk(x, depth=3), rtol=1e-14)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 5])
+@pytest.mark.parametrize("size", [1e-150, 1.0, 1e150])
+def test_every_entry_of_the_limit_agrees_with_60_digits(size, depth):
+    x = np.random.default_rng(0).normal(size=(5, 3))
+    x[1], x[2], x[3] = -x[0], 2 * x[0], x[0] + 1e-9
+    x[4] = -x[0] + 1e-6
+    exact = truth.limiting(size * x, depth)[0]
+    exact = np.array([[float(exact[i, j] / size / size) for j in range(5)] for i in range(5)])
+    terms = limiting_layer_ntks(size * x, depth=depth)
+    for k in (limiting_ntk(size * x, depth=depth), terms.sum(axis=0)):
+        assert_close(np.asarray(k) / size / size, exact, rtol=1e-14)
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_opposite_and_nearly_opposite_samples_have_the_eigenvalue_of_60_digits(depth):
+    for base in BASES:
+        for angle in (np.pi, np.pi - 1e-9, np.pi - 0.01):
+            x = two_directions(base, angle)
+            exact = truth.lambda_min(truth.limiting(x, depth)[0])
+            found = smallest_eigenvalue(limiting_ntk(x, depth=depth))
+            assert found == pytest.approx(float(exact), rel=1e-13)
+
+
+# --- one precision --------------------------------------------------------------------------------
+
+LOW = {
+    "float32, mean 5": lambda x: (5 + x).astype(np.float32),
+    "float32, mean 100": lambda x: (100 + x).astype(np.float32),
+    "float16": lambda x: x.astype(np.float16),
+    "bfloat16": lambda x: x.astype(jnp.bfloat16),
+    "integers": lambda x: (9 * x).astype(np.int8),
+    "bool": lambda x: x > 0,
+    "DataFrame": pd.DataFrame,
+    "JAX, float32": lambda x: jnp.asarray(x, dtype=jnp.float32),
+}
+
+
+@pytest.mark.parametrize("kind", LOW)
+def test_samples_of_any_type_have_the_kernel_of_their_float64_copy(kind):
+    params = init_params(Network((5, 100, 1), "he"), jax.random.key(1))
+    x = LOW[kind](np.asarray(gaussian(jax.random.key(0), 60, 5)))
+    copy = np.asarray(x).astype(np.float64)
+    for of in (functools.partial(empirical_ntk, params), functools.partial(limiting_ntk, depth=2)):
+        k = of(x)
+        assert k.dtype == np.float64
+        np.testing.assert_array_equal(k, of(copy))

@@ -15,6 +15,7 @@ PACKAGE = ROOT / "ntk_utils"
 ROOMS = [
     "_checks",
     "_random",
+    "_scale",
     "compat",
     "data",
     "networks",
@@ -28,6 +29,7 @@ ROOMS = [
     "bounds.lipschitz",
     "training",
     "report",
+    "figure2",
 ]
 # the laboratory knows no mathematics of NTKs: of the package it imports what is on the right, and
 # of itself only what stands left
@@ -42,7 +44,7 @@ LAB = [
     "lab.plotting",
     "lab.reproduce",
 ]
-WITH_A_LABORATORY = {"report"}
+WITH_A_LABORATORY = {"figure2", "report"}
 """Rooms of mathematics that may import the laboratory."""
 
 
@@ -123,7 +125,7 @@ def test_neural_tangents_is_imported_by_the_function_that_needs_it(name):
 def test_rooms_do_import_each_other_and_compat_is_needed():
     # the tests above would pass if the imports were not found
     assert imports("bounds.empirical") == dict.fromkeys(
-        ["_checks", "bounds.hermite", "kernels", "networks", "spectra"], True
+        ["_checks", "_scale", "bounds.hermite", "kernels", "networks", "spectra"], True
     )
     assert imports("networks")["compat"] is False
     assert imports("lab.sweep")["lab._store"] is False

@@ -16,6 +16,7 @@ from ntk_utils import (
     ntk_solve,
     spectrum,
     trace_of_square,
+    uniform_sphere,
 )
 
 ARCHITECTURES = [(5, 1), (5, 7, 4, 3, 1)]
@@ -123,3 +124,85 @@ def test_labels_of_0_have_the_solution_0():
     found = ntk_solve(params, x, np.zeros(N_SAMPLES))
     assert not found.value.any()
     assert found.residual == 0
+
+
+# --- labels and precisions of every kind ----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def four_hundred():
+    x = uniform_sphere(jax.random.key(0), 400, 10)
+    params = init_params(Network((10, 200, 1), "he"), jax.random.key(1))
+    signs = np.where(np.random.default_rng(0).random(400) < 0.5, -1.0, 1.0)
+    return params, x, signs, np.asarray(empirical_ntk(params, x))
+
+
+LABELS = {
+    "-1 and 1": lambda signs: signs,
+    "0 and 1": lambda signs: (signs + 1) / 2,
+    "one 0": lambda signs: np.r_[0.0, signs[1:]],
+    "one 1": lambda signs: np.r_[1.0, 0 * signs[1:]],
+    "tiny": lambda signs: 1e-200 * (signs + 1),
+    "huge": lambda signs: 1e200 * (signs + 1),
+    "integers": lambda signs: (signs + 1).astype(int),
+}
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_a_solve_stops_when_the_norm_of_its_residual_is_small_whatever_the_labels(
+    name, four_hundred
+):
+    params, x, signs, k = four_hundred
+    y = LABELS[name](signs)
+    found = ntk_solve(params, x, y)
+    assert found.residual < 2e-8
+    assert found.n_steps < 100  # 39 for labels of -1 and 1
+    size = np.abs(y).max()
+    measured = np.linalg.norm(k @ (np.asarray(found.value) / size) - y / size)
+    assert measured < 3e-8 * np.linalg.norm(y / size)
+
+
+@pytest.mark.parametrize("size", [1e-100, 1e100])
+def test_a_solve_is_the_same_at_any_scale_of_the_samples(size, four_hundred):
+    params, x, signs, _ = four_hundred
+    found, expected = ntk_solve(params, size * x, signs), ntk_solve(params, x, signs)
+    assert abs(found.n_steps - expected.n_steps) <= 1
+    scaled = np.asarray(found.value) * size * size
+    np.testing.assert_allclose(scaled, expected.value, rtol=0, atol=1e-5 * abs(scaled).max())
+
+
+def test_single_precision_weights_and_samples_give_the_numbers_of_their_float64_copies():
+    params, x, _ = draw((5, 9, 1), n_samples=6)
+    low = [np.asarray(w, np.float32) for w in params], np.asarray(x, np.float32)
+    high = [w.astype(np.float64) for w in low[0]], low[1].astype(np.float64)
+    expected = ntk_solve(*high, np.ones(6)).value
+    for mixed in (low, (high[0], low[1])):
+        np.testing.assert_array_equal(ntk_solve(*mixed, np.ones(6)).value, expected)
+    largest = largest_eigenvalue(ntk_operator(*low))
+    assert largest == largest_eigenvalue(ntk_operator(*high)) > 0
+
+
+def test_the_largest_eigenvalue_of_a_kernel_of_0_is_0():
+    dead, x = (-np.ones((3, 4)), np.ones((4, 1))), np.ones((6, 3))
+    assert not np.asarray(empirical_ntk(dead, x)).any()
+    assert largest_eigenvalue(ntk_operator(dead, x)) == 0
+
+
+@pytest.mark.parametrize("size", [1e-150, 1e150])
+def test_the_largest_eigenvalue_is_homogeneous_at_any_scale(size):
+    params, x, k = draw((5, 7, 4, 3, 1))
+    largest = largest_eigenvalue(ntk_operator(params, size * x)) / size / size
+    assert largest == pytest.approx(np.linalg.eigvalsh(k)[-1], rel=1e-9)
+
+
+def test_a_residual_worse_than_its_start_is_not_returned_in_silence(monkeypatch, four_hundred):
+    params, x, signs, _ = four_hundred
+
+    def diverges(*_, **__):
+        return 1e6 * signs, 2000
+
+    monkeypatch.setattr("scipy.sparse.linalg.cg", diverges)
+    with pytest.warns(RuntimeWarning):
+        found = ntk_solve(params, x, signs)
+    assert not np.asarray(found.value).any()
+    assert found.residual == 1

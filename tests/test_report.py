@@ -1,8 +1,10 @@
+import itertools
 import warnings
 
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
@@ -155,3 +157,63 @@ def test_the_report_of_500_digits_has_a_width_below_their_number():
     assert 64 < report.width <= 500
     limit = report.table.loc[np.inf]
     assert limit.lambda_min / 4 < limit.lower <= limit.lambda_min
+
+
+# --- singular limits ------------------------------------------------------------------------------
+
+
+def on_a_circle(n):
+    angles = 2 * np.pi * np.arange(n) / n
+    return np.column_stack([np.cos(angles), np.sin(angles)])
+
+
+def with_a_near_duplicate():
+    x = np.random.default_rng(0).normal(size=(6, 3))
+    return np.vstack([x, x[:1] + 1e-11])
+
+
+SINGULAR = {
+    "corners of the cube": np.array(list(itertools.product([-1.0, 1.0], repeat=3))),
+    "corners in four dimensions": np.array(list(itertools.product([-1.0, 1.0], repeat=4))),
+    "evenly on a circle": on_a_circle(12),
+    "a near duplicate": with_a_near_duplicate(),
+}
+
+
+@pytest.mark.parametrize("name", SINGULAR)
+def test_a_limit_that_is_singular_is_called_so_and_has_no_width(name):
+    report = conditioning_report(SINGULAR[name], scale="none", seeds=[0])
+    assert report.singular
+    assert report.width is None
+    answer = report.summary.value["smallest well conditioned width"]
+    assert answer == "the limit is singular"
+    assert answer in str(report)
+    assert report.table.lower[np.inf] == 0
+    assert report.table.share[np.inf] <= 1e-10
+    assert len(report.draws) == 1
+
+
+def test_samples_in_general_position_have_no_singular_limit(key):
+    report = conditioning_report(gaussian(key, 10, 5), seeds=[0])
+    assert not report.singular
+    assert report.width is not None
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_a_row_at_the_mean_is_an_error_whatever_the_rounding_of_the_mean(scale):
+    for x in ([[1, 7], [2, 8], [3, 9]], [[0.1, 0.7], [0.2, 0.8], [0.3, 0.9]]):
+        with pytest.raises(ValueError, match=r"x: expected samples other than 0 .* zero rows 1$"):
+            conditioning_report(scale * np.array(x), seeds=[0])
+
+
+def test_a_row_near_the_mean_but_not_at_it_is_a_sample():
+    x = np.array([[0.1, 0.7], [0.2, 0.8 + 1e-9], [0.3, 0.9]])
+    assert "samples N" in conditioning_report(x, seeds=[0]).summary.index
+
+
+@pytest.mark.parametrize("seeds", [[0, 1, 2], (0, 1, 2), iter(range(3)), (s for s in range(3))])
+def test_seeds_may_be_anything_that_can_be_gone_through_once(seeds):
+    x = np.abs(np.random.default_rng(0).normal(size=(6, 3)))
+    found, expected = conditioning_report(x, seeds=seeds), conditioning_report(x, seeds=range(3))
+    assert found.width == expected.width
+    pd.testing.assert_frame_equal(found.draws, expected.draws)

@@ -5,6 +5,8 @@ import socket
 import subprocess
 import sys
 
+import pytest
+
 SHARDED = """
 import sys
 import jax
@@ -24,15 +26,12 @@ for widths in [(3, 33000, 2, 1)] if address else [(3, 33000, 2, 1), (5, 40, 8, 1
     x = np.asarray(ntk.gaussian(key_x, 160, widths[0]))
     network = ntk.Network(widths, "he")
     params = ntk.init_params(network, key_w)
-    mean = np.asarray(ntk.mean_kernel_diagonal(network, x))
     terms, whole = np.asarray(ntk.layer_ntks(params, x)), np.asarray(ntk.empirical_ntk(params, x))
     for axis_type in [AxisType.Explicit] if address else [AxisType.Auto, AxisType.Explicit]:
         rows = NamedSharding(
             jax.make_mesh((n_devices,), ("samples",), axis_types=(axis_type,)), P("samples")
         )
         placed = jax.make_array_from_callback(x.shape, rows, lambda s: x[s])
-        for shard in ntk.mean_kernel_diagonal(network, placed).addressable_shards:
-            assert np.allclose(shard.data, mean[shard.index], rtol=1e-13)
         k = ntk.empirical_ntk(params, placed)
         for one_device, sharded in (whole, k), (terms, ntk.layer_ntks(params, placed)):
             for shard in sharded.addressable_shards:
@@ -69,6 +68,62 @@ def sharded(n_devices, process=0, address=""):
 def succeed(*processes):
     outputs = [process.communicate(timeout=120)[0] for process in processes]
     assert all(process.returncode == 0 for process in processes), "\n".join(outputs)
+
+
+EVERY_FUNCTION = """
+import jax, numpy as np, ntk_utils as ntk
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+
+key = jax.random.key(0)
+x, y = ntk.uniform_sphere(key, n=16, d=5), np.sign(np.arange(16.0) - 7.5)
+network = ntk.Network((5, 40, 1))
+p = ntk.init_params(network, key)
+functions = [
+    lambda x: ntk.empirical_ntk(p, x),
+    lambda x: ntk.layer_ntks(p, x),
+    lambda x: ntk.apply(p, x),
+    lambda x: ntk.feature_matrices(p, x)[1],
+    lambda x: ntk.backward_matrices(p, x)[0],
+    lambda x: ntk.limiting_ntk(x, depth=2),
+    lambda x: ntk.limiting_lower_bound(x, depth=2),
+    lambda x: ntk.schur_lower_bound(p, x),
+    lambda x: ntk.sandwich(p, x).lambda_min,
+    lambda x: ntk.layer_shares(p, x),
+    lambda x: ntk.mean_kernel_diagonal(network, x),
+    lambda x: ntk.ntk_operator(p, x).mv(y),
+    lambda x: ntk.ntk_diagonal(p, x),
+    lambda x: ntk.ntk_solve(p, x, y).value,
+    lambda x: ntk.gradient_descent(p, x, y, steps=1).losses,
+    lambda x: ntk.gauss_newton(p, x, y, steps=1).losses,
+    lambda x: ntk.memorizing_network(p, x, y, 1e-3)[0],
+    lambda x: ntk.feature_jacobian_norms_squared(p, x, 1),
+    lambda x: ntk.ascend_jacobian_norms(p, x, 1, steps=2),
+    lambda x: ntk.khatri_rao_power(x, 2),
+    lambda x: ntk.separation(x),
+]
+for kind in (AxisType.Auto, AxisType.Explicit):
+    mesh = jax.make_mesh((jax.device_count(),), ("samples",), axis_types=(kind,))
+    placed = jax.device_put(x, NamedSharding(mesh, P("samples")))
+    for i, function in enumerate(functions):
+        expected = np.asarray(function(x))
+        outside = function(placed)
+        with jax.set_mesh(mesh):
+            inside, not_placed = function(placed), function(x)
+        for found in (outside, inside, not_placed):
+            error = abs(np.asarray(found) - expected).max()
+            assert error <= 1e-10 * abs(expected).max(), (kind, i, error)
+"""
+
+
+@pytest.mark.parametrize("n_devices", [1, 8])
+def test_every_function_takes_a_placed_x_on_any_mesh_with_the_result_of_one_device(n_devices):
+    flags = f"--xla_force_host_platform_device_count={n_devices}"
+    subprocess.run(
+        [sys.executable, "-c", EVERY_FUNCTION],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
+        check=True,
+        timeout=300,
+    )
 
 
 def test_a_kernel_sharded_over_8_devices_is_that_of_one_device_and_no_device_holds_it_whole():

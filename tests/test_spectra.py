@@ -1,8 +1,12 @@
+import math
+
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
 import jax
 import numpy as np
 import pytest
+import scipy.sparse.linalg
+import truth
 from hypothesis import given, settings
 
 from ntk_utils import (
@@ -19,6 +23,7 @@ from ntk_utils import (
     smallest_singular_value,
     spectrum,
 )
+from ntk_utils.spectra import certain_smallest_eigenvalue
 
 EPS = np.finfo(np.float64).eps
 
@@ -272,3 +277,53 @@ def test_sampled_covariances_begin_at_the_lower_edge(seed):
     assert smallest_eigenvalue(a @ a.T / n) == pytest.approx(edge, rel=0.06)
     # a formula for equal eigenvalues, scaled by the smallest one, is far off
     assert (1 - np.sqrt(n_samples / n)) ** 2 < 0.6 * edge
+
+
+# --- any scale ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [10, 499, 500])
+@pytest.mark.parametrize("size", [1.7e308, 1e200, 1e-200, 1e-308, 5e-324])
+def test_a_multiple_of_the_identity_has_it_as_eigenvalue_at_any_scale(size, n):
+    assert smallest_eigenvalue(size * np.eye(n)) == pytest.approx(size, rel=1e-12, abs=0)
+
+
+@pytest.mark.parametrize("n", [10, 500])
+def test_eigenvalues_that_have_no_inverse_are_0_to_rounding(n):
+    for smallest in (1e-320, 1e-300, 0.0):
+        k = np.diag(np.r_[smallest, np.ones(n - 1)])
+        assert abs(smallest_eigenvalue(k) - smallest) < n * EPS
+
+
+def test_a_matrix_of_0_has_the_eigenvalue_0():
+    assert smallest_eigenvalue(np.zeros((3, 3))) == smallest_eigenvalue(np.zeros((500, 500))) == 0
+
+
+@pytest.mark.parametrize("n", [20, 520])
+def test_powers_of_two_pass_through_the_smallest_eigenvalue(n):
+    k = symmetric(np.linspace(0.1, 1, n))
+    value = smallest_eigenvalue(k)
+    for exponent in (-1000, -3, 5, 1000):
+        assert smallest_eigenvalue(np.ldexp(k, exponent)) == math.ldexp(value, exponent)
+
+
+def test_an_error_of_arpack_of_any_kind_leads_to_the_tridiagonal_form(monkeypatch):
+    k = symmetric(np.linspace(0.1, 1, 520))
+
+    def fails(*_, **__):
+        raise scipy.sparse.linalg.ArpackError(-9999)
+
+    monkeypatch.setattr(scipy.sparse.linalg, "eigsh", fails)
+    assert smallest_eigenvalue(k) == pytest.approx(0.1, rel=1e-12)
+
+
+@pytest.mark.parametrize("rank", [1, 3, 6])
+def test_a_certain_eigenvalue_is_below_the_exact_one_and_0_for_a_singular_matrix(rank):
+    for seed in range(100):
+        rows = np.random.default_rng(seed).integers(-99, 100, size=(6, rank)) * 2.0**-20
+        gram = rows @ rows.T
+        integers = (gram * 2.0**40).astype(int).astype(object)
+        lower = certain_smallest_eigenvalue(gram, rank)
+        assert truth.is_at_most_lambda_min(lower * 2.0**40, integers)
+        assert (lower == 0) == (rank < 6)
+        assert lower >= smallest_eigenvalue(gram) - 1e-10 * np.trace(gram)

@@ -395,3 +395,12 @@ def test_memorizing_takes_integer_labels_and_single_precision_and_changes_no_wei
     assert np.abs(np.asarray(apply(built, x)) - y).max() <= 1e-5
     for w, w_before in zip(params, before, strict=True):
         np.testing.assert_array_equal(w, w_before)
+
+
+def test_neurons_that_are_all_off_are_refused_by_gradient_descent_where_no_step_size_is_given():
+    dead = (-np.ones((3, 4)), np.ones((4, 1)))
+    x = np.abs(np.random.default_rng(0).normal(size=(6, 3)))
+    with pytest.raises(ValueError, match=r"^params: expected weights that some sample moves, got"):
+        gradient_descent(dead, x, np.ones(6))
+    fit = gradient_descent(dead, x, np.ones(6), step_size=0.1, steps=3)
+    assert set(fit.errors) == {1.0}

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Key
 
 from ntk_utils import _checks
 from ntk_utils._checks import checked
+from ntk_utils._scale import without_scale
 from ntk_utils.bounds.hermite import hermite_coefficient
 from ntk_utils.kernels import (
     gram_tiles,
@@ -41,7 +42,12 @@ from ntk_utils.networks import (
     is_network,
     without_compiling,
 )
-from ntk_utils.spectra import rounding_error, smallest_eigenvalue
+from ntk_utils.spectra import (
+    ROUNDINGS,
+    certain_smallest_eigenvalue,
+    rounding_error,
+    smallest_eigenvalue,
+)
 
 
 class Sandwich(NamedTuple):
@@ -60,7 +66,7 @@ class Sandwich(NamedTuple):
     rounding: float
     """`rounding_error` of K̄: what is below it is 0 as far as one can tell"""
     feature_factors: Float[np.ndarray, " L"]
-    """λ_min(F_k F_kᵀ), k = 0, …, L-1; 0 where n_k < N"""
+    """λ_min(F_k F_kᵀ) less what rounding can have added, k = 0, …, L-1; 0 where n_k < N"""
     gradient_factors: Float[np.ndarray, " L"]
     """min_i ‖(B_{k+1})_i:‖², k = 0, …, L-1"""
 
@@ -71,21 +77,24 @@ def sandwich(params: Params, x: Float[ArrayLike, "N d"]) -> Sandwich:
 
         Σ_{k=0}^{L-1} λ_min(F_k F_kᵀ) · min_i ‖(B_{k+1})_i:‖²  <=  λ_min(K̄)  <=  min_i K̄_ii
 
-    True on every draw, up to rounding. See `schur_lower_bound` and `diagonal_upper_bound`.
+    True on every draw; see `schur_lower_bound` and `diagonal_upper_bound`. Both leave room for the
+    rounding of their own sums, products and eigenvalues, at most a relative 1e-9 of the upper one;
+    that of the features and of the gradients before them is not covered.
 
     Args:
       params: (W_1, …, W_L).
       x: samples, shape (N, d).
     """
-    blocks = row_blocks(len(x))
-    k, grams, rows = without_compiling(_kernel_and_factors, params, x, blocks)
-    feature_factors, gradient_factors = _smallest(grams, rows)
+    x, exponent = without_scale(x)
+    scale = np.ldexp(1.0, 2 * exponent)  # K̄ is homogeneous in x, of degree 2
+    k, grams, rows = without_compiling(_kernel_and_factors, params, x, row_blocks(len(x)))
+    feature_factors, gradient_factors = _smallest(params, grams, rows)
     return Sandwich(
-        lower=float(feature_factors @ gradient_factors),
-        lambda_min=smallest_eigenvalue(k),
-        upper=diagonal_upper_bound(k),
-        rounding=rounding_error(k),
-        feature_factors=feature_factors,
+        lower=float(feature_factors @ gradient_factors * scale),
+        lambda_min=float(smallest_eigenvalue(k) * scale),
+        upper=float(diagonal_upper_bound(k) * (1 + ROUNDINGS) * scale),
+        rounding=float(rounding_error(k) * scale),
+        feature_factors=feature_factors * scale,
         gradient_factors=gradient_factors,
     )
 
@@ -105,7 +114,9 @@ def schur_terms(params: Params, x: Float[ArrayLike, "N d"]) -> Float[np.ndarray,
 
     Returns: the L terms, shape (L,).
     """
-    return np.prod(_smallest(*without_compiling(_factors, params, x)), axis=0)
+    x, exponent = without_scale(x)
+    factors = _smallest(params, *without_compiling(_factors, params, x))
+    return np.ldexp(np.prod(factors, axis=0), 2 * exponent)
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -136,17 +147,17 @@ def _gram(f):
     return f @ f.T if width >= n_samples else None
 
 
-def _smallest(grams, rows):
+def _smallest(params, grams, rows):
     """The two Schur factors of every layer: smallest eigenvalues, and smallest squared rows."""
+    widths = [len(w) for w in params]  # so many products in an entry of F_k F_kᵀ
     return (
-        np.array([_gram_lambda_min(gram) for gram in grams]),
-        np.array([np.asarray(row).min() for row in rows]),
+        np.array([_gram_lambda_min(*of_layer) for of_layer in zip(grams, widths, strict=True)]),
+        np.array([np.asarray(row).min() for row in rows]),  # its rounding is taken off the other
     )
 
 
-def _gram_lambda_min(gram) -> float:
-    # a singular Gram matrix gives 0 exactly; a solver would return rounding, of either sign
-    return 0.0 if gram is None else max(smallest_eigenvalue(gram), 0.0)
+def _gram_lambda_min(gram, width: int) -> float:
+    return 0.0 if gram is None else certain_smallest_eigenvalue(np.asarray(gram), width)
 
 
 def schur_lower_bound(params: Params, x: Float[ArrayLike, "N d"]) -> float:
@@ -183,7 +194,7 @@ def layer_shares(params: Params, x: Float[ArrayLike, "N d"]) -> Float[np.ndarray
 
     Returns: the L shares, shape (L,); nan where λ_min is not above rounding, which has no shares.
     """
-    return _shares(np.asarray(layer_ntks(params, x)))
+    return _shares(np.asarray(layer_ntks(params, without_scale(x)[0])))
 
 
 @checked(x=_checks.inputs, depth=_checks.positive_integer)
@@ -199,7 +210,7 @@ def limiting_layer_shares(x: Float[ArrayLike, "N d"], *, depth: int) -> Float[np
 
     Returns: the L shares, shape (L,); nan where λ_min is not above rounding.
     """
-    return _shares(limiting_layer_ntks(x, depth=depth))
+    return _shares(limiting_layer_ntks(without_scale(x)[0], depth=depth))
 
 
 def _shares(terms):
@@ -427,4 +438,4 @@ def nguyen21_lambda_min_lower(network: Network, x: Float[ArrayLike, "N d"], *, r
     products = layer_products(network)
     is_wide = np.array(network.widths[1:-1]) >= n_samples
     hidden_layers = hermite_coefficient(r) ** 2 * d * (is_wide * products[1:]).sum()
-    return float(hidden_layers + _gram_lambda_min(_gram(x)) * products[0])
+    return float(hidden_layers + _gram_lambda_min(_gram(x), d) * products[0])

@@ -15,10 +15,11 @@ from jaxtyping import Array, Float
 
 from ntk_utils import _checks
 from ntk_utils._checks import checked
+from ntk_utils._scale import polar
 from ntk_utils.bounds.hermite import hermite_coefficient
-from ntk_utils.kernels import arc_cosine, polar
+from ntk_utils.kernels import angles, arc_cosine
 from ntk_utils.networks import Network, is_network
-from ntk_utils.spectra import smallest_eigenvalue
+from ntk_utils.spectra import ROUNDINGS, certain_smallest_eigenvalue
 
 _MOST_COLUMNS = 10**7
 _HIGHEST_ORDER = 40
@@ -112,10 +113,10 @@ def mean_feature_gram(
       ValueError: f does not have n_{k-1} columns, or k is no hidden layer.
     """
     _is_previous_layer(f, network, k)
-    norms, cosine = polar(np.asarray(f))
-    value, _ = arc_cosine(cosine)
+    norms, u = polar(f)
+    versine, _ = arc_cosine(angles(u))
     scale = network.widths[k] * network.betas[k - 1] ** 2 / 2
-    return scale * np.outer(norms, norms) * value
+    return scale * np.outer(norms, norms) * (1 - versine)
 
 
 @checked(network=is_network, f=_checks.inputs, k=_checks.positive_integer)
@@ -129,7 +130,7 @@ def mean_feature_gram_lower_bound(network: Network, f: Float[ArrayLike, "N _"], 
     Certificate: true for all weights and data. U has the rows f_i/‖f_i‖, and γ is Gershgorin's
     bound on the r-th Hadamard power, the Gram matrix of `khatri_rao_power`. P projects the mean row
     of U out, see `project_mean_out`. It bounds the mean Gram matrix over W_k, not F_k F_kᵀ itself;
-    derived here.
+    derived here. What rounding can have added is taken off.
 
     Args:
       network: widths and betas.
@@ -142,25 +143,20 @@ def mean_feature_gram_lower_bound(network: Network, f: Float[ArrayLike, "N _"], 
       ValueError: f does not have n_{k-1} columns, or k is no hidden layer.
     """
     _is_previous_layer(f, network, k)
-    f = np.asarray(f)
-    norms = np.linalg.norm(f, axis=1, keepdims=True)
-    if not norms.all():
-        return 0.0
-    u = f / norms
-    mean = u.mean(axis=0)
-    along_mean = u @ mean
-    gram = u @ u.T
-    projected = gram - np.outer(along_mean, along_mean) / max(mean @ mean, _TINY)
+    norms, u = polar(f)
+    gram, roundings = u @ u.T, 2 * u.shape[1] + 8
+    of_raw = of_projected = _gershgorins(gram, roundings)
+    direction = polar(u.mean(axis=0, keepdims=True))[1][0]  # any would give a bound
+    along = u @ direction
+    of_projected = _gershgorins(gram - np.outer(along, along), 4 * roundings)
     series = sum(
-        hermite_coefficient(r) ** 2 * max(0.0, of_raw, of_projected)
-        for r, of_raw, of_projected in zip(
-            range(2, _HIGHEST_ORDER + 1, 2),
-            _gershgorins(gram),
-            _gershgorins(projected),
-            strict=True,
+        hermite_coefficient(r) ** 2 * max(0.0, raw, projected)
+        for r, raw, projected in zip(
+            range(2, _HIGHEST_ORDER + 1, 2), of_raw, of_projected, strict=True
         )
     )
-    return float(network.widths[k] * network.betas[k - 1] ** 2 * norms.min() ** 2 * series)
+    scale = network.widths[k] * network.betas[k - 1] ** 2 * norms.min() ** 2
+    return float(scale * series * (1 - ROUNDINGS))
 
 
 @checked(
@@ -189,12 +185,12 @@ def nguyen21_mean_feature_gram_lower(
       ValueError: f does not have n_{k-1} columns, or k is no hidden layer.
     """
     _is_previous_layer(f, network, k)
-    f = np.asarray(f)
-    largest = np.linalg.norm(f, axis=1).max()
+    norms, u = polar(f)
+    largest = norms.max()
     if largest == 0:
         return 0.0
-    u = f / largest  # a power of rows of norm at most 1 does not overflow
-    of_power = max(smallest_eigenvalue((u @ u.T) ** r), 0.0)
+    u = u * (norms / largest)[:, None]  # a power of rows of norm at most 1 does not overflow
+    of_power = certain_smallest_eigenvalue((u @ u.T) ** r, r * (2 * u.shape[1] + 16))
     scale = network.widths[k] * network.betas[k - 1] ** 2 * hermite_coefficient(r) ** 2
     return float(scale * largest**2 * of_power)
 
@@ -219,11 +215,19 @@ def project_mean_out(x: Float[ArrayLike, "N d"]) -> Float[np.ndarray, "N d"]:
     return x - np.outer(x @ mean, mean) / max(mean @ mean, _TINY)
 
 
-def _gershgorins(gram) -> list[float]:
-    """Gershgorin's lower bound on the Hadamard powers of order 2, 4, …, which have no signs."""
-    square = gram * gram
-    powers = itertools.accumulate([square] * (_HIGHEST_ORDER // 2), np.multiply)
-    return [float((2 * np.diagonal(power) - power.sum(axis=1)).min()) for power in powers]
+def _gershgorins(gram, roundings: int) -> list[float]:
+    """Gershgorin's lower bound on the Hadamard powers of order 2, 4, …, which have no signs.
+
+    `gram` has entries of size 1 at most, each wrong by `roundings` · 2^-53 at most.
+    """
+    error = roundings * 2.0**-53
+    size = np.abs(gram) + error
+    np.fill_diagonal(size, np.maximum(np.diagonal(gram) - error, 0) * (1 - ROUNDINGS))
+    powers = itertools.accumulate([size**2] * (_HIGHEST_ORDER // 2), np.multiply)
+    return [
+        float((2 * np.diagonal(power) - power.sum(axis=1) * (1 + ROUNDINGS)).min())
+        for power in powers
+    ]
 
 
 @checked(x=_checks.inputs, r=_checks.positive_integer)

@@ -21,11 +21,15 @@ def hermite_coefficient(r: int) -> float:
     """
     if r == 1:
         return 0.5
-    if r % 2:
-        return 0.0
     if r == 0:
         return 1 / math.sqrt(2 * math.pi)
-    # (r-3)!! = (r-2)! / (2^m m!) with m = (r-2)/2, in logarithms, which do not overflow
+    if r % 2 or r > 2**900:  # it falls as r^{-5/4}: there it is below the smallest number
+        return 0.0
+    # (r-3)!! / √(r!) = √(C(2m, m) / 4^m) / √(r (r-1)) with m = (r-2)/2
     m = (r - 2) // 2
-    log_size = math.lgamma(r - 1) - m * math.log(2) - math.lgamma(m + 1) - math.lgamma(r + 1) / 2
-    return (-1) ** m * math.exp(log_size) / math.sqrt(2 * math.pi)
+    if m < 1000:
+        central = math.comb(2 * m, m) / 4**m
+    else:  # the next term of the series is below rounding
+        central = (1 - (1 - (1 + 5 / (8 * m)) / (16 * m)) / (8 * m)) / math.sqrt(math.pi * m)
+    size = math.sqrt(central / (2 * math.pi)) / math.sqrt(r) / math.sqrt(r - 1)
+    return -size if m % 2 else size

@@ -17,9 +17,9 @@ from jaxtyping import Float
 
 from ntk_utils import _checks
 from ntk_utils._checks import checked
+from ntk_utils._scale import polar
 from ntk_utils.bounds.hermite import hermite_coefficient
-from ntk_utils.kernels import polar
-from ntk_utils.spectra import smallest_eigenvalue
+from ntk_utils.spectra import ROUNDINGS, certain_smallest_eigenvalue
 
 
 @checked(depth=_checks.positive_integer, n_terms=_checks.positive_integer)
@@ -106,7 +106,8 @@ def limiting_lower_bound(
     Gershgorin's theorem on each Hadamard power C^{∘p} of the cosine matrix, and
     λ_min(D A D) >= min_i D_ii² λ_min(A) for A positive semidefinite. The powers beyond `n_terms`
     enter with the value of the last one, because no bound in the sum falls with p: nor does
-    λ_min(C^{∘p}) itself, by Schur's product inequality.
+    λ_min(C^{∘p}) itself, by Schur's product inequality. What rounding can have added is taken off:
+    at most 1e-9 of L · min_i ‖x_i‖².
 
     On orthogonal samples of equal norm it is exact; two parallel samples that point the same way
     take it to 0, as they take λ_min.
@@ -122,15 +123,14 @@ def limiting_lower_bound(
 
     Returns: the bound, in the units of `limiting_ntk`, where K^(L)_ii = L ‖x_i‖².
     """
-    norms, cosines = polar(np.asarray(x, dtype=np.float64))
-    if not norms.all():
-        return 0.0
+    norms, u = polar(x)
     b = limiting_power_series(depth, n_terms)
     n_samples, d = x.shape
     exact = [p for p in range(1, exact_orders + 1) if math.comb(d + p - 1, p) >= n_samples]
-    eigenvalues = _hadamard_power_bounds(cosines, n_terms, exact)
-    tail = max(depth - b.sum(), 0.0)
-    return float(norms.min() ** 2 * (b @ eigenvalues + tail * eigenvalues[-1]))
+    eigenvalues = _hadamard_power_bounds(u, n_terms, exact)
+    tail = depth - b.sum() - (depth - 1) * ROUNDINGS  # b may be too small by so much
+    total = max(b @ eigenvalues + tail * eigenvalues[-1], 0.0)
+    return float(norms.min() ** 2 * total * (1 - ROUNDINGS))
 
 
 @checked(x=_checks.inputs, r=_checks.even_order)
@@ -144,7 +144,8 @@ def nguyen21_limiting_lower(x: Float[ArrayLike, "N d"], *, r: int) -> float:
     K^(L) ⪰ Σ_l G^(l) ∘ Ġ^(l+1) ∘ … ∘ Ġ^(L) with (Ġ^(l))_ii = 1, so by Schur's product inequality
     λ_min(K^(L)) >= λ_min(G^(2)); G^(2)_ij = ‖x_i‖ ‖x_j‖ Σ_p 2 μ_p² c_ij^p, of which the term p = r
     is kept and bounded by Gershgorin's theorem. It is never above `limiting_lower_bound` (when r is
-    below its `n_terms`), because 2 μ_r² <= b_{L,r}.
+    below its `n_terms`), because 2 μ_r² <= b_{L,r}, up to the 1e-9 of it that is taken off for
+    rounding.
 
     Args:
       x: samples, shape (N, d). A zero row gives 0.
@@ -153,11 +154,10 @@ def nguyen21_limiting_lower(x: Float[ArrayLike, "N d"], *, r: int) -> float:
 
     Returns: the bound, in the units of `limiting_ntk`.
     """
-    norms, cosines = polar(np.asarray(x, dtype=np.float64))
-    if not norms.all():
-        return 0.0
-    gershgorin = 1 - (np.abs(_off_diagonal(cosines)) ** r).sum(axis=1).max()
-    return float(2 * hermite_coefficient(r) ** 2 * norms.min() ** 2 * max(gershgorin, 0.0))
+    norms, u = polar(x)
+    gershgorin = 1 - (_largest_off_diagonal(u) ** r).sum(axis=1).max() * (1 + ROUNDINGS)
+    scale = 2 * hermite_coefficient(r) ** 2 * norms.min() ** 2
+    return float(scale * max(gershgorin, 0.0) * (1 - ROUNDINGS))
 
 
 @checked(x=_checks.inputs, depth=_checks.positive_integer)
@@ -184,31 +184,34 @@ def limiting_rank_upper_bound(x: Float[ArrayLike, "N d"], *, depth: int) -> floa
     ranks = []
     while (rank := math.comb(d + len(ranks), d)) < n_samples:
         ranks.append(rank)
-    largest_squared_norm = float((np.asarray(x, dtype=np.float64) ** 2).sum(axis=1).max())
+    largest_squared_norm = polar(x)[0].max() ** 2 * (1 + ROUNDINGS)
     if not ranks:
-        return depth * largest_squared_norm
-    tails = np.maximum(depth - np.cumsum(limiting_power_series(depth, len(ranks))), 0)
-    return largest_squared_norm * float((tails * n_samples / (n_samples - np.array(ranks))).min())
+        return float(depth * largest_squared_norm)
+    tails = depth - np.cumsum(limiting_power_series(depth, len(ranks)))
+    tails = np.maximum(tails, 0) + (depth - 1) * ROUNDINGS  # for depth 1 the series is exact
+    return float(largest_squared_norm * (tails * n_samples / (n_samples - np.array(ranks))).min())
 
 
-def _off_diagonal(cosines):
-    return cosines - np.diag(np.diagonal(cosines))
+def _largest_off_diagonal(u):
+    """What |c_ij| can be at most, i ≠ j, before rounding; 0 on the diagonal."""
+    roundings = 2 * u.shape[1] + 8  # d in the product, and d/2 + 4 in each of the two norms
+    size = np.minimum(np.abs(u @ u.T) + roundings * 2.0**-53, 1)
+    np.fill_diagonal(size, 0)
+    return size
 
 
-def _hadamard_power_bounds(cosines, n_terms, exact):
+def _hadamard_power_bounds(u, n_terms, exact):
     """Lower bounds on λ_min(C^{∘p}) for p = 0, …, n_terms - 1; they never fall with p."""
-    n_samples = len(cosines)
     bounds = np.zeros(n_terms)
-    bounds[0] = n_samples == 1
-    size = np.abs(_off_diagonal(cosines))
+    bounds[0] = len(u) == 1
+    size = _largest_off_diagonal(u)
     power = np.ones_like(size)
     for p in range(1, n_terms):
         power *= size
-        bounds[p] = 1 - power.sum(axis=1).max()
+        bounds[p] = 1 - power.sum(axis=1).max() * (1 + ROUNDINGS)
         if p in exact:
-            # less what the solver may round away: a singular power must not count
-            rounding = n_samples**2 * np.finfo(np.float64).eps
-            bounds[p] = max(bounds[p], smallest_eigenvalue(cosines**p) - rounding)
+            of_power = certain_smallest_eigenvalue((u @ u.T) ** p, p * (2 * u.shape[1] + 8))
+            bounds[p] = max(bounds[p], of_power)
         if bounds[p] == 1:  # the rest differs by less than rounding, and would underflow
             bounds[p:] = 1
             break

@@ -17,6 +17,7 @@ from ntk_utils import _checks
 from ntk_utils._checks import checked
 from ntk_utils.bounds.features import nguyen21_feature_sigma_min_squared
 from ntk_utils.networks import Network, Params, is_network
+from ntk_utils.spectra import ROUNDINGS
 
 _TINY = 1e-300  # added to what may be 0 and is divided by
 
@@ -51,8 +52,9 @@ def nguyen21_lipschitz_squared_upper(network: Network, k: int, *, logs: bool = T
 def lipschitz_product_squared(params: Params, k: int) -> float:
     """Upper-bound the squared Lipschitz constant of f_k by ∏_{l=1}^k ‖W_l‖², spectral norms.
 
-    Certificate: true on every draw, because the ReLU is 1-Lipschitz. It pays for the worst
-    direction of every layer separately: a random W_l has ‖W_l‖² ≈ β_l² (√n_{l-1} + √n_l)².
+    Certificate: true on every draw, because the ReLU is 1-Lipschitz; what rounding can have taken
+    away is added. It pays for the worst direction of every layer separately: a random W_l has
+    ‖W_l‖² ≈ β_l² (√n_{l-1} + √n_l)².
 
     Args:
       params: (W_1, …, W_L).
@@ -62,7 +64,8 @@ def lipschitz_product_squared(params: Params, k: int) -> float:
       ValueError: k is no hidden layer.
     """
     _checks.is_hidden_layer(k, len(params))
-    return math.prod(float(np.linalg.norm(np.asarray(w), ord=2)) ** 2 for w in params[:k])
+    norms = [float(np.linalg.norm(np.asarray(w), ord=2)) for w in params[:k]]
+    return math.prod(norm * norm for norm in norms) * (1 + ROUNDINGS)
 
 
 @checked(params=_checks.weights, x=_checks.inputs, k=_checks.positive_integer)

@@ -1,159 +1,210 @@
-"""What a function would compute, as a short text: a hash of its code and of all the code refers to.
+"""All on which a measurement depends, as a short text.
 
-Functions with the same fingerprint return the same for the same arguments, unless they read files,
-clocks or the environment, which do not count. What counts is the code as it is loaded, not the file
-on disk: its instructions and constants, default and captured values, and, again and again, the
-globals it names. Installed packages count by name and version, this one by its source files.
-Comments, docstrings and line numbers do not count, nor does where the code stands.
+Too much counts rather than too little: a changed comment may cost a measurement, but no stale
+number is read. What lives in a file counts by the bytes of all source files around it, what lives
+in a notebook by value, what is installed by its version.
 """
 
-import contextlib
-import dis
 import functools
-import importlib
+import hashlib
+import io
+import math
+import os
 import pickle
+import platform
+import site
 import sys
 import sysconfig
+import tempfile
+import time
 import types
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable
+from importlib import machinery, metadata
 from pathlib import Path
 
+import cloudpickle
 import jax
-import jax.numpy as jnp
-import joblib
 import numpy as np
+import psutil
+from cloudpickle.cloudpickle import _get_or_create_tracker_id
 
-_PLAIN = (type(None), type(...), bool, int, float, complex, str, bytes, np.ndarray, np.generic)
-_IMMUTABLE = (tuple, frozenset, types.CodeType)  # never contain themselves, shared at whim
-_HERE = Path(__file__).parents[1]  # of the whole package
-_INSTALLED = (str(_HERE), *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), "<frozen ")
-_NO_BEHAVIOUR = {"__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__"}
-_NO_BEHAVIOUR |= {"__static_attributes__", "__annotations__", "__dataclass_fields__"}
+_INSTALLED = [*site.getsitepackages(), site.getusersitepackages()]
+_INSTALLED = {
+    Path(p).resolve() for p in (*_INSTALLED, *map(sysconfig.get_path, ("stdlib", "platlib")))
+}
+_SHARED = {Path.home(), Path(Path.home().anchor), Path(tempfile.gettempdir()).resolve()}
+_SUFFIXES = (*machinery.SOURCE_SUFFIXES, *machinery.EXTENSION_SUFFIXES)
 
 
 def fingerprint(function: Callable) -> str:
     """Return a hash of everything that the results of `function` depend on.
 
+    It does not see what the function reads from files, clocks and the environment, nor what was set
+    at run time inside of classes and modules that come from files.
+
     Raises:
       TypeError: it refers to something that two runs could not compare.
     """
-    return joblib.hash([sys.version_info[:2], jax.__version__, _plain(function, {})])
+    began = _began()
+    edited = _edited(began)
+    for module in edited:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        state = [function, _patches(), *map(_names, edited)]
+        by_value = _by_value(state)
+    except Exception as error:  # whatever the objects to which it refers raise
+        raise TypeError(
+            "measure: cannot tell between two runs whether all to which it refers is still the "
+            f"same ({error}); put what it depends on into the grid, restart Python if a source "
+            "file was edited, or drop the cache"
+        ) from error
+    finally:
+        for module in edited:
+            cloudpickle.unregister_pickle_by_value(module)
+    machine = sys.version, platform.machine(), jax.default_backend()
+    settings = [(k, str(v)) for k, v in sorted(jax.config.values.items()) if "cache" not in k]
+    installed_since = any(os.stat(p).st_mtime > began for p in _INSTALLED if p.exists())
+    versions = began if installed_since else _versions()  # which version is loaded?
+    rest = repr((machine, settings, versions, _own_sources())).encode()
+    return hashlib.blake2b(by_value + rest, digest_size=16).hexdigest()
 
 
-def _plain(value, seen: dict):
-    """The value as nested lists of plain data; an object that was met before as its number."""
-    if isinstance(value, _PLAIN):
-        return value
-    if id(value) in seen:
-        return ["met before", seen[id(value)][0]]
-    if not isinstance(value, _IMMUTABLE):
-        seen[id(value)] = len(seen), value  # the object too: an id is its own only while it lives
-    return [type(value).__qualname__, *(_plain(part, seen) for part in _parts(value))]
+@functools.cache  # within a process only: parsing them all takes longest
+def _versions() -> list[tuple[str, str]]:
+    return sorted((d.name, d.version) for d in metadata.distributions())
 
 
-def _parts(value) -> Iterator:
-    """What an object that is not plain consists of."""
-    match value:
-        case jax.Array():
-            is_key = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
-            yield np.asarray(jax.random.key_data(value) if is_key else value)
-        case Mapping():
-            yield from value.items()
-        case Set():
-            yield from sorted(value, key=joblib.hash)
-        case tuple() | list():
-            yield from value
-        case types.ModuleType() | type() | types.FunctionType() if _is_installed(value):
-            yield _name(value)
-        case types.FunctionType():
-            yield from (value.__defaults__, value.__kwdefaults__)
-            yield from (cell.cell_contents for cell in value.__closure__ or ())
-            if value.__code__.co_filename.startswith(_INSTALLED):  # made by a decorator
-                yield value.__code__.co_qualname
-            else:
-                yield from _instructions(value.__code__, value.__globals__)
-        case types.ModuleType():
-            yield from (v for v in vars(value).values() if _is_defined_in(v, value))
-        case type():
-            yield value.__bases__
-            yield from ((k, v) for k, v in vars(value).items() if k not in _NO_BEHAVIOUR)
-        case types.MethodType():
-            yield from (value.__func__, value.__self__)
-        case functools.partial():
-            yield from (value.func, value.args, value.keywords)
-        case property():
-            yield from (value.fget, value.fset)
-        case _ if hasattr(value, "__dict__") and not _is_of_package(type(value).__module__):
-            yield from (type(value), vars(value))
-        case _ if hasattr(value, "__wrapped__"):  # jitted, cached, a static method
-            yield value.__wrapped__
-        case _:
-            try:
-                yield joblib.hash(value)
-            except (pickle.PicklingError, TypeError, AttributeError) as error:
-                raise TypeError(
-                    f"measure: cannot tell between two runs whether {value!r}, to which it refers, "
-                    "is still the same; put what it depends on into the grid, or drop the cache"
-                ) from error
-
-
-def _instructions(code: types.CodeType, global_values: dict) -> Iterator:
-    """The instructions, those of inner functions as well, and the globals that they load."""
-    instructions = list(dis.get_instructions(code))
-    yield code.co_exceptiontable
-    for i, instruction in enumerate(instructions):
-        yield instruction.opname
-        if isinstance(instruction.argval, types.CodeType):
-            yield from _instructions(instruction.argval, global_values)
-        else:
-            yield instruction.argval
-        if instruction.opname == "IMPORT_NAME":  # inside the function, which imports it in any case
-            with contextlib.suppress(ImportError):
-                yield importlib.import_module(instruction.argval)
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-            value = global_values.get(instruction.argval)
-            for following in instructions[i + 1 :]:  # module.submodule.function
-                is_attribute = following.opname in ("LOAD_ATTR", "LOAD_METHOD")
-                if not (is_attribute and isinstance(value, types.ModuleType)):
-                    break
-                value = getattr(value, following.argval, None)
-            yield value
-
-
-def _is_installed(value) -> bool:
-    """Whether a module, or a class or function under its own name, comes from a package."""
-    name = _name(value)
-    return name[0] in sys.modules and _is_of_package(name[0]) and _named(name) is value
-
-
-def _is_of_package(module: str) -> bool:
-    """Whether a module is not the user's; one that is not loaded is part of compiled code."""
-    file = getattr(sys.modules.get(module), "__file__", None)
-    return module != "__main__" and (file is None or file.startswith(_INSTALLED))
-
-
-def _named(name):
-    path = filter(None, name[1].split("."))
-    return functools.reduce(lambda v, n: getattr(v, n, None), path, sys.modules[name[0]])
-
-
-def _is_defined_in(value, module) -> bool:
-    is_code = isinstance(value, type | types.FunctionType) or hasattr(value, "__wrapped__")
-    return is_code and value.__module__ == module.__name__
-
-
-def _name(value) -> tuple[str, str, str]:
-    """The module of a function or class, its name in there, and the version of its package."""
-    module = value.__name__ if isinstance(value, types.ModuleType) else str(value.__module__)
-    package = module.partition(".")[0]
-    version = getattr(sys.modules.get(package), "__version__", "")
-    return (
-        module,
-        getattr(value, "__qualname__", ""),
-        _digest_of_this_package() if package == _HERE.name else version,
-    )
+# --- what lives in files --------------------------------------------------------------------------
 
 
 @functools.cache
-def _digest_of_this_package() -> str:
-    return joblib.hash([path.read_bytes() for path in sorted(_HERE.rglob("*.py"))])
+def _is_installed(folder: Path) -> bool:
+    return not _INSTALLED.isdisjoint([folder.resolve(), *folder.resolve().parents])
+
+
+def _own_modules() -> list[types.ModuleType]:
+    """The loaded modules that come from a file which no installation has put there."""
+    files = [m for _, m in sorted(sys.modules.items()) if getattr(m, "__file__", None)]
+    return [m for m in files if not _is_installed(Path(m.__file__).parent)]
+
+
+def _own_sources() -> tuple[list[str], list[tuple[str, bytes]]]:
+    """Where an import looks, and what it could find there, whether it is imported yet or not."""
+    path = [Path(p).resolve() for p in sys.path]
+    found = {Path(m.__file__).resolve() for m in _own_modules()}
+    visited = set()
+    for root in {*path, *(file.parent for file in found)}:
+        for here, below, files in os.walk(root, followlinks=True):
+            folder = Path(here).resolve()
+            if folder in visited or _is_installed(folder):
+                below.clear()
+                continue
+            visited.add(folder)
+            # only identifiers can be imported; at home or in /tmp, not all folders are one project
+            below[:] = [
+                name
+                for name in filter(str.isidentifier, below)
+                if folder not in _SHARED or os.path.exists(folder / name / "__init__.py")
+            ]
+            found |= {folder / name for name in files if name.endswith(_SUFFIXES)}
+    readable = [file for file in sorted(found) if os.access(file, os.R_OK)]  # no editor's locks
+    return list(map(str, path)), [(str(file), file.read_bytes()) for file in readable]
+
+
+def _began() -> float:
+    began = psutil.Process().create_time()
+    if hasattr(time, "CLOCK_BOOTTIME"):  # Linux: psutil counts 10 ms from a whole second
+        began += time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) - psutil.boot_time() + 0.01
+    return began
+
+
+def _edited(began: float) -> list[types.ModuleType]:
+    """The modules whose files were edited in the lifetime of this process: which text is loaded?"""
+    modules = [m for m in _own_modules() if m.__name__ != "__main__" and m.__spec__ is not None]
+    return [m for m in modules if _changed(m.__file__) > began]
+
+
+def _changed(file: str) -> float:
+    try:
+        status = os.stat(file)
+    except OSError:  # it is gone, or was never there: in an archive
+        return math.inf
+    return max(status.st_mtime, status.st_ctime)
+
+
+def _names(module: types.ModuleType) -> dict:
+    return {name: value for name, value in vars(module).items() if name != "__builtins__"}
+
+
+def _patches() -> list[tuple[str, str, Callable]]:
+    """Functions of the notebook that stand in another module."""
+    main = vars(sys.modules["__main__"])
+    return [
+        (name, key, types.FunctionType(f.__code__, main, key, f.__defaults__, f.__closure__))
+        for name, module in sorted(sys.modules.items())
+        if isinstance(module, types.ModuleType) and vars(module) is not main
+        for key, f in sorted(vars(module).items())
+        if isinstance(f, types.FunctionType) and f.__globals__ is main
+    ]
+
+
+# --- what lives in a notebook ---------------------------------------------------------------------
+
+
+def _by_value(value) -> bytes:
+    stream = io.BytesIO()
+    _Pickler(stream, protocol=4).dump(value)
+    return stream.getvalue()
+
+
+class _Pickler(pickle._Pickler):  # that in Python: the one in C writes sets without asking
+    """A pickle that nobody loads, the same for the same cells in another process."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self._cloud = cloudpickle.Pickler(io.BytesIO())
+
+    def reducer_override(self, value):
+        """Return how to pickle what pickle would take by its name or in a random order."""
+        match value:
+            case set() | frozenset():
+                return _parts(type(value), *sorted(map(_by_value, value)))
+            case types.CodeType():  # without its file and its lines
+                return _parts(*(getattr(value, f"co_{name}") for name in _CODE))
+            case jax.Array() if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+                return _parts(str(value.dtype), np.asarray(jax.random.key_data(value)))
+            case types.FunctionType():
+                return self._cloud.reducer_override(value)
+            case type():
+                how = self._cloud.reducer_override(value)
+                if how is NotImplemented:
+                    return how
+                tracker = _get_or_create_tracker_id(value)  # a name drawn at random
+                return how[0], tuple(a for a in how[1] if a is not tracker), *how[2:]
+            case _ if "__wrapped__" in getattr(value, "__dict__", ()):  # jitted, cached, …
+                state = {k: v for k, v in vars(value).items() if k != "_jit_info"}
+                return _parts(type(value).__name__, *_name_or(state, value))
+        return NotImplemented
+
+    def memoize(self, value):
+        """Two equal ones may be one object or two: that must make no difference."""
+        if not isinstance(value, str | bytes | tuple):
+            super().memoize(value)
+
+
+_CODE = ("code", "consts", "names", "varnames", "freevars", "cellvars", "flags", "qualname")
+_CODE += ("argcount", "posonlyargcount", "kwonlyargcount", "exceptiontable")
+_Pickler.dispatch_table = cloudpickle.Pickler.dispatch_table
+
+
+def _parts(*parts):
+    return tuple, (parts,)
+
+
+def _name_or(state, value):
+    """The module and name of an object that an import would find there, or else its state."""
+    module = sys.modules.get(value.__module__)
+    changes = {"__main__", *cloudpickle.list_registry_pickle_by_value()}
+    if value.__module__ not in changes and getattr(module, value.__qualname__, None) is value:
+        return value.__module__, value.__qualname__
+    return (state,)

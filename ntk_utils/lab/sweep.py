@@ -40,11 +40,14 @@ def sweep(
       seeds: different integers >= 0.
       executor: where to measure, several points at a time: any `concurrent.futures.Executor`, such
         as `ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))` (JAX must not be
-        forked) or Dask's `client.get_executor()`. It stays open. The table is the same.
-      cache: folder for finished measurements. Each is written at once; the same sweep run again,
-        whole or in part, reads it back and measures only what is missing. A measurement belongs to
-        the code of `measure` and to all that the code refers to: after a change nothing old is
-        read. Open only folders that you trust: Python's pickles can run code.
+        forked) or Dask's `client.get_executor()`. It stays open. The table is the same. If a worker
+        dies, a note on the error names the points that it can have been at.
+      cache: folder for finished measurements. Each is written at once, after an error or an
+        interrupt too; the same sweep run again, whole or in part, reads it back and measures only
+        what is missing. A measurement belongs to what `measure` refers to in the notebook, to all
+        source files of yours and to the versions of what is installed: after a change nothing old
+        is read. Files, clocks and environment variables that `measure` reads, and values that are
+        set inside of imported modules at run time, do not count.
       progress: show a progress bar. The environment variable TQDM_DISABLE=1 switches it off where
         nobody looks: a stored bar looks like a dead run.
 
@@ -59,7 +62,8 @@ def sweep(
         sent to another process (with an executor) or compared between two runs (with a cache).
 
     Warns:
-      RuntimeWarning: a file in `cache` is damaged; its point is measured again.
+      RuntimeWarning: what is in `cache` is damaged, and is measured again; or nothing can be
+        written there.
     """
     if not callable(measure):
         raise TypeError(f"measure: expected a function, got {type(measure).__name__}")
@@ -70,7 +74,8 @@ def sweep(
     if cache is not None and not isinstance(cache, str | os.PathLike):
         raise TypeError(f"cache: expected the path of a folder, got {type(cache).__name__}")
     points = _points(grid)
-    seeds = [_checks.order(f"seeds[{i}]", seed) for i, seed in enumerate(_iterable("seeds", seeds))]
+    seeds = _checks.iterable("seeds", seeds)
+    seeds = [_checks.order(f"seeds[{i}]", seed) for i, seed in enumerate(seeds)]
     if not seeds:
         raise ValueError("seeds: expected at least one integer, got none")
     if len(set(seeds)) < len(seeds):
@@ -83,39 +88,57 @@ def sweep(
         from ntk_utils.lab._store import Store
 
         store = Store(cache, measure)
-        for i, name in enumerate(names):
-            if (found := store.load(*name)) is not None:
-                measured[i] = found
+        found = {i: store.load(*name) for i, name in enumerate(names)}
+        measured = {i: result for i, result in found.items() if result is not None}
+
+    def keep(i, result):
+        measured[i] = result
+        if store:
+            store.save(*names[i], result)
+
     missing = {i: job for i, job in jobs.items() if i not in measured}
     # tqdm's bar for notebooks does not ask the environment
     silent = not progress or os.environ.get("TQDM_DISABLE") == "1"
     with tqdm(total=len(jobs), initial=len(measured), disable=silent) as bar:
-        for i, result in _completed(measure, missing, executor):
-            measured[i] = result
-            if store:
-                store.save(*names[i], result)
+        for _ in _measured_one_by_one(measure, missing, executor, keep):
             bar.update()
     rows = [{**point, "seed": seed, **measured[i]} for i, (point, seed) in jobs.items()]
     return pd.DataFrame(rows)
 
 
-def _completed(measure, jobs: dict, executor) -> Iterator[tuple[int, dict[str, float]]]:
-    """Measure at every (point, seed) of `jobs`; yield each result as soon as it is there."""
+def _measured_one_by_one(measure, jobs: dict, executor, keep: Callable) -> Iterator[None]:
+    """Measure at every (point, seed) of `jobs`, and keep each result as soon as it is there."""
     if executor is None:
         for i, job in jobs.items():
-            yield i, _measure(measure, *job)
+            yield keep(i, _measure(measure, *job))
         return
     if isinstance(executor, concurrent.futures.ThreadPoolExecutor):
         task = functools.partial(_measure, measure)  # threads share what the function refers to
     else:
         task = functools.partial(_measure_pickled, _pickled(measure))
-    futures = {executor.submit(task, *job): i for i, job in jobs.items()}
+    futures = {}
     try:
-        for future in concurrent.futures.as_completed(futures):
-            yield futures[future], future.result()
-    finally:  # an error or an interrupt leaves no work behind
-        for future in futures:
-            future.cancel()
+        for i, job in jobs.items():
+            futures[executor.submit(task, *job)] = i
+        for future in concurrent.futures.as_completed(list(futures)):
+            yield keep(futures[future], future.result())
+            del futures[future]
+    except concurrent.futures.BrokenExecutor as error:
+        broken = [jobs[i] for f, i in futures.items() if isinstance(f.exception(), type(error))]
+        at_work = broken[: getattr(executor, "_max_workers", None)]  # they start in this order
+        if at_work:
+            named = " or ".join(f"{dict(p)}, seed {s}" for p, s in at_work)
+            error.add_note(f"sweep: a worker died, at {named}")
+        raise
+    finally:  # an error or an interrupt begins nothing new, and loses nothing that was begun
+        for future, i in futures.items():
+            if not future.cancel():
+                future.add_done_callback(functools.partial(_keep_if_whole, keep, i))
+
+
+def _keep_if_whole(keep, i: int, future) -> None:
+    if not future.cancelled() and future.exception() is None:
+        keep(i, future.result())
 
 
 def _pickled(measure) -> bytes:
@@ -168,24 +191,20 @@ def _columns(result) -> Iterator[tuple[str, float]]:
     if hasattr(result, "_asdict"):
         result = result._asdict()
     for name, value in result.items() if isinstance(result, Mapping) else [("value", result)]:
+        if np.iscomplexobj(value):  # float would drop the imaginary part of NumPy's
+            raise TypeError("complex")
         if isinstance(result, Mapping) and np.ndim(value) == 1:
             yield from ((f"{name}_{i}", float(number)) for i, number in enumerate(value))
         else:
             yield name, float(value)
 
 
-def _iterable(name: str, value) -> list:
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise TypeError(f"{name}: expected a sequence, got {value!r}")
-    return list(value)
-
-
 def _points(grid) -> list[dict]:
     if isinstance(grid, Mapping):
-        values = [_iterable(f"grid[{name!r}]", v) for name, v in grid.items()]
+        values = [_checks.iterable(f"grid[{name!r}]", v) for name, v in grid.items()]
         points = [dict(zip(grid, combo, strict=True)) for combo in itertools.product(*values)]
     else:
-        points = _iterable("grid", grid)
+        points = _checks.iterable("grid", grid)
     if not points or not points[0]:
         raise ValueError("grid: expected at least one point, got none")
     for point in points:

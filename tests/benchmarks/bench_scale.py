@@ -26,6 +26,21 @@ ntk.sweep({}, {{"n": range(20, 201, 20)}}, range(10), progress=False)
 print(time.perf_counter() - start)
 """
 
+WARM_READ = """
+import tempfile
+import time
+import ntk_utils as ntk
+
+def measure(n, *, key):
+    return n / 3
+
+with tempfile.TemporaryDirectory() as cache:
+    for _ in range(2):
+        start = time.perf_counter()
+        ntk.sweep(measure, {"n": range(1000)}, [0], cache=cache, progress=False)
+        print(time.perf_counter() - start)
+"""
+
 LARGE = """
 import jax
 import ntk_utils as ntk
@@ -64,6 +79,11 @@ def test_sweep(in_a_new_process, report):
     for measure, how in ("measure", "each size compiled"), ("padded", "padded to one size"):
         (seconds,) = in_a_new_process(SWEEP.format(measure))
         report(f"10 sizes × 10 seeds, N <= 200, {how}, s", f"{seconds:.1f}", "<= 15", seconds <= 15)
+
+
+def test_warm_read(in_a_new_process, report):
+    _, seconds = in_a_new_process(WARM_READ)
+    report("1,000 points read from a cache, s", f"{seconds:.2f}", "<= 2", seconds <= 2)
 
 
 def test_memory_of_a_kernel(peak_memory, report):

@@ -1,8 +1,10 @@
 import math
 
 import jax
+import mpmath
 import numpy as np
 import pytest
+import truth
 from helpers import draw
 
 from ntk_utils import (
@@ -169,7 +171,7 @@ def test_certificate_of_orthogonal_rows_is_the_sum_of_the_squared_hermite_coeffi
     network = Network((6, 40, 1), (0.5, 1.0))
     bound = mean_feature_gram_lower_bound(network, np.diag([3.0, 4, 5, 6, 7, 8]), 1)
     series = sum(hermite_coefficient(r) ** 2 for r in range(2, 41, 2))
-    assert bound == pytest.approx(40 * 0.5**2 * 9 * series, rel=1e-12)
+    assert bound == pytest.approx(40 * 0.5**2 * 9 * series, rel=1e-9)
 
 
 def test_projecting_the_mean_out_certifies_rows_that_share_a_large_mean():
@@ -286,3 +288,37 @@ def test_lemma_5_4_the_projected_powers_are_below_the_raw_ones_and_the_centred_o
     assert smallest_eigenvalue(raw - projected) > -tolerance
     centred = f - f.mean(axis=0)
     assert smallest_eigenvalue(raw - (centred @ centred.T) ** r) < -tolerance
+
+
+# --- certificates against 60 digits ---------------------------------------------------------------
+
+
+def test_certificates_of_the_mean_gram_hold_to_60_digits_at_any_scale_and_angle():
+    n_positive = 0
+    for seed in range(72):
+        f = truth.hard_samples(seed)
+        network = Network((f.shape[1], 7, 1), (0.5, 1.0))
+        with mpmath.workdps(truth.DIGITS):
+            gram = truth.limiting(f, 2)[1] * 7 * mpmath.mpf("0.125")
+        exact = truth.lambda_min(gram) + truth.NEGLIGIBLE * truth.trace(gram)
+        bounds = [mean_feature_gram_lower_bound(network, f, 1)]
+        bounds += [nguyen21_mean_feature_gram_lower(network, f, 1, r=r) for r in (1, 2, 4)]
+        for bound in bounds:
+            assert 0 <= bound <= exact, seed
+            n_positive += bound > 0
+    assert n_positive > 30
+
+
+def test_a_repeated_row_takes_both_certificates_of_the_mean_gram_to_exactly_0(key):
+    x = np.asarray(gaussian(key, 5, 40))
+    network = Network((40, 160, 1))
+    for factor in (1.0, 3.0, -0.7):
+        rows = np.vstack([x, factor * x[0]])
+        assert mean_feature_gram_lower_bound(network, rows, 1) == 0
+        assert nguyen21_mean_feature_gram_lower(network, rows, 1, r=2) == 0
+
+
+def test_half_precision_rows_have_the_certificate_of_their_float64_copy():
+    f, network = (np.eye(3) * 300 + 1).astype(np.float16), Network((3, 5, 1))
+    bound = mean_feature_gram_lower_bound(network, f, 1)
+    assert bound == mean_feature_gram_lower_bound(network, f.astype(np.float64), 1) > 1e4

@@ -1,5 +1,6 @@
 import math
 
+import mpmath
 import pytest
 import scipy.integrate
 from numpy.polynomial.hermite_e import hermeval
@@ -42,3 +43,22 @@ def test_hermite_coefficients_of_high_order_neither_overflow_nor_vanish():
     # from the recursion μ_{r+2}/μ_r = -(r-1)/√((r+1)(r+2)), which needs no factorial
     ratio = hermite_coefficient(5002) / hermite_coefficient(5000)
     assert ratio == pytest.approx(-4999 / math.sqrt(5001 * 5002), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "r", [2, 10, 150, 1998, 2000, 2002, 2004, 5000, 10**6, *(10**e for e in (15, 16, 17, 60, 250))]
+)
+def test_hermite_coefficients_of_any_order_agree_with_40_digits(r):
+    with mpmath.workdps(40 + 2 * len(str(r))):
+        # ((r-3)!!)² / r! with (2m-1)!! = 2^m Γ(m + 1/2) / √π, and m = (r-2)/2
+        m = (r - 2) // 2
+        log_size = 2 * (m * mpmath.log(2) + mpmath.loggamma(m + mpmath.mpf(1) / 2))
+        log_size -= mpmath.log(mpmath.pi) + mpmath.loggamma(r + 1)
+        exact = mpmath.exp(log_size / 2) / mpmath.sqrt(2 * mpmath.pi) * (-1) ** m
+    assert hermite_coefficient(r) == pytest.approx(float(exact), rel=4e-15, abs=0)
+
+
+def test_hermite_coefficients_of_orders_that_no_double_holds_are_0_or_tiny():
+    assert hermite_coefficient(2**901) == hermite_coefficient(10**400) == 0
+    assert 0 < abs(hermite_coefficient(2**800)) < 1e-290
+    assert hermite_coefficient(10**400 + 1) == 0

@@ -1,9 +1,12 @@
+import itertools
 import math
 
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 import pytest
+import truth
 from helpers import draw
 
 from ntk_utils import (
@@ -151,3 +154,21 @@ def test_ascent_leaves_a_sample_at_the_origin_and_frees_one_on_which_the_layer_i
     assert not found[0].any()
     assert not feature_jacobian_norms_squared(params, x, 2).any()
     assert feature_jacobian_norms_squared(params, found, 2)[1] == 1
+
+
+@pytest.mark.parametrize("size", [1e-70, 1.0, 1e70])
+def test_the_product_of_squared_norms_is_not_below_its_value_to_60_digits(size):
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        widths = [*rng.integers(1, 7, size=3), 1]
+        params = [size * rng.normal(size=shape) for shape in itertools.pairwise(widths)]
+        exact = mpmath.mpf(1)
+        for k in (1, 2):
+            exact *= truth.spectral_norm(params[k - 1]) ** 2
+            upper = lipschitz_product_squared(params, k)
+            assert exact <= upper <= exact * (1 + 1e-9)
+
+
+def test_a_product_of_squared_norms_beyond_the_largest_number_is_infinite():
+    params = (np.full((2, 3), 1e200), np.ones((3, 1)))
+    assert lipschitz_product_squared(params, 1) == math.inf

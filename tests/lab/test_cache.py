@@ -1,29 +1,35 @@
-"""A sweep with a cache: nothing that was measured is lost, nothing old is read."""
+"""A sweep with a cache: nothing that was measured is lost, whatever happens to its file."""
 
+import concurrent.futures
+import contextlib
 import functools
 import multiprocessing
 import os
 import random
+import signal
+import sqlite3
+import threading
 import time
-import types
 import warnings
+from pathlib import Path
 
 import jax
 import numpy as np
 import pandas as pd
 import pytest
 
-from ntk_utils import Network, gaussian, sweep
+from ntk_utils import sweep
+from ntk_utils.lab import _store
 
 GRID, SEEDS = {"n": [3, 4, 5]}, range(4)
 
 
 def measure(n, log, *, key):
     """Two numbers of the key, and a line in a file for every call."""
-    with open(log, "a") as file:
-        file.write("called\n")
     time.sleep(0.003)
     a, b = np.asarray(jax.random.key_data(key)) / (7 * n)
+    with open(log, "a") as file:
+        file.write("called\n")
     return {"a": float(a), "b": float(b)}
 
 
@@ -43,12 +49,51 @@ def logged(tmp_path):
     return functools.partial(measure, log=str(log)), calls
 
 
-def quiet_sweep(measure, cache=None, seeds=SEEDS, **options):
-    return sweep(measure, GRID, seeds, cache=cache, progress=False, **options)
+@pytest.fixture
+def no_fingerprint(monkeypatch):
+    """What a measure depends on is the matter of other tests."""
+    monkeypatch.setattr(_store, "fingerprint", lambda measure: "0")  # noqa: ARG005
+
+
+class Hasty(sqlite3.Connection):
+    """Waits for no disk."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        with contextlib.suppress(sqlite3.DatabaseError):
+            self.execute("PRAGMA synchronous = OFF")
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    monkeypatch.setattr(sqlite3, "connect", functools.partial(sqlite3.connect, factory=Hasty))
+
+
+@pytest.fixture(scope="module")
+def server():
+    """Processes that start at once: what they need is imported for all of them once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ntk_utils.lab._store", "ntk_utils.lab.sweep", "cloudpickle"])
+    return context
+
+
+def quiet_sweep(measure, cache=None, seeds=SEEDS, grid=GRID, **options):
+    return sweep(measure, grid, seeds, cache=cache, progress=False, **options)
+
+
+def files(folder):
+    return sorted(Path(folder).glob("*.sqlite"))
 
 
 def entries(folder):
-    return sorted(folder.rglob("output.pkl"))
+    """How many measurements are on disk."""
+    count = 0
+    for file in files(folder):
+        with contextlib.closing(sqlite3.connect(file)) as db:
+            if db.execute("SELECT * FROM sqlite_master").fetchall():  # else killed at its creation
+                ((here,),) = db.execute("SELECT COUNT(*) FROM measured")
+                count += here
+    return count
 
 
 # --- what is there is not measured again ----------------------------------------------------------
@@ -72,6 +117,43 @@ def test_a_larger_sweep_measures_only_what_is_new(logged, tmp_path):
     assert calls() == 3
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.0, 5e-324, 0.1 + 0.2, 1e308])
+def test_every_float_comes_back_bit_for_bit(tmp_path, value):
+    for _ in range(2):
+        (read,) = quiet_sweep(lambda n, key: value, tmp_path, [0], {"n": [1]})["value"]  # noqa: ARG005
+        assert np.float64(read).tobytes() == np.float64(value).tobytes()
+
+
+def test_two_caches_in_one_process_are_both_whole_in_the_next_sweep(logged, tmp_path):
+    measure, calls = logged
+    other = functools.partial(measure, log=str(tmp_path / "calls"))
+    for one, folder in ((measure, "A"), (other, "A"), (measure, "B")):
+        quiet_sweep(one, tmp_path / folder)
+    assert calls() == 24  # the two are equal, up to the order of their partials
+    quiet_sweep(measure, tmp_path / "B")
+    quiet_sweep(measure, tmp_path / "A")
+    assert calls() == 0
+
+
+@pytest.mark.parametrize("folder", ["", ".", "joblib"])
+def test_a_cache_in_the_working_directory_is_one_file_there_and_no_other(
+    tmp_path, monkeypatch, folder
+):
+    monkeypatch.chdir(tmp_path)
+    quiet_sweep(lambda n, key: n, folder)  # noqa: ARG005
+    (file,) = files(folder)
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == [tmp_path / file]
+
+
+def test_a_path_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="cache: expected a folder"):
+        quiet_sweep(lambda n, key: n, tmp_path / "file")  # noqa: ARG005
+
+
+# --- errors, interrupts, dead processes -----------------------------------------------------------
+
+
 def test_what_was_measured_before_an_error_is_kept(logged, tmp_path):
     measure, calls = logged
     fails = tmp_path / "fails"
@@ -84,19 +166,19 @@ def test_what_was_measured_before_an_error_is_kept(logged, tmp_path):
 
     with pytest.raises(RuntimeError, match="not today"):
         quiet_sweep(sometimes, tmp_path / "cache")
-    assert calls() == 8
+    assert calls() == entries(tmp_path / "cache") == 8
     fails.unlink()
     quiet_sweep(sometimes, tmp_path / "cache")
     assert calls() == 4
 
 
 def killed(log, cache):
+    _store.fingerprint = lambda measure: "0"  # noqa: ARG005  (of its own process)
     quiet_sweep(functools.partial(measure, log=log), cache, range(10))
 
 
-def test_a_sweep_killed_at_any_moment_and_run_again_loses_nothing(tmp_path):
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["ntk_utils.lab.sweep"])  # imports once for all 20
+@pytest.mark.usefixtures("hasty", "no_fingerprint")  # the one that is killed is not hasty
+def test_a_sweep_killed_at_any_moment_and_run_again_loses_nothing(server, tmp_path):
     uninterrupted = quiet_sweep(
         functools.partial(measure, log=str(tmp_path / "whole")), None, range(10)
     )
@@ -112,38 +194,198 @@ def test_a_sweep_killed_at_any_moment_and_run_again_loses_nothing(tmp_path):
         time.sleep(moments.uniform(0, 0.2))
         process.kill()  # SIGKILL
         process.join()
-        finished = len(entries(cache))
+        finished = entries(cache)
         stopped_in_the_middle += 0 < finished < 30
         begun = len(log.read_text().splitlines())
         assert finished <= begun <= finished + 1  # at most the one in hand is lost
         resumed = quiet_sweep(functools.partial(measure, log=str(log)), cache, range(10))
         assert len(log.read_text().splitlines()) - begun == 30 - finished
         pd.testing.assert_frame_equal(resumed, uninterrupted, check_exact=True)
-    assert stopped_in_the_middle >= 10
+    assert stopped_in_the_middle >= 5
+
+
+@pytest.mark.usefixtures("no_fingerprint")
+def test_four_processes_on_one_cache_keep_everything(server, tmp_path):
+    log = tmp_path / "log"
+    processes = [server.Process(target=killed, args=(str(log), tmp_path / "c")) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert entries(tmp_path / "c") == 30
+    log.unlink()
+    killed(str(log), tmp_path / "c")
+    assert not log.exists()
+
+
+def finished(n, log):
+    with open(log, "a") as file:
+        file.write("x")
+    return float(n)
+
+
+def test_one_point_fails_while_others_are_at_work_and_these_are_kept(server, tmp_path):
+    log = tmp_path / "log"
+
+    def one_fails(n, key):  # noqa: ARG001
+        time.sleep(0.1 + 0.4 * (n > 0))
+        if n == 0:
+            raise RuntimeError("bad point")
+        return finished(n, log)
+
+    with (
+        pytest.raises(RuntimeError, match="bad point"),
+        concurrent.futures.ProcessPoolExecutor(3, mp_context=server) as executor,
+    ):
+        quiet_sweep(one_fails, tmp_path, [0], {"n": [0, 1, 2]}, executor=executor)
+    assert log.stat().st_size == entries(tmp_path) == 2
+
+
+@pytest.mark.usefixtures("hasty")
+def test_one_of_many_points_fails_in_a_thread_and_all_that_finished_are_kept(tmp_path):
+    log = tmp_path / "log"
+
+    def fast(n, key):  # noqa: ARG001
+        if n == 7:
+            raise RuntimeError("bad point")
+        return finished(n, log)
+
+    with (
+        pytest.raises(RuntimeError, match="bad point"),
+        concurrent.futures.ThreadPoolExecutor(2) as executor,
+    ):
+        quiet_sweep(fast, tmp_path, [0], {"n": range(500)}, executor=executor)
+    assert 7 <= log.stat().st_size == entries(tmp_path) < 500
+
+
+@pytest.mark.parametrize("kind", ["processes", "threads"])
+def test_an_interrupt_loses_nothing_that_was_begun(server, tmp_path, kind):
+    if threading.current_thread() is not threading.main_thread():
+        pytest.skip("only the main thread is interrupted")
+    log = tmp_path / "log"
+    log.touch()
+
+    def slow(n, key):  # noqa: ARG001
+        time.sleep(0.4)
+        return finished(n, log)
+
+    def interrupt():
+        while log.stat().st_size < 2:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):  # noqa: SIM117, PT012
+            with (
+                concurrent.futures.ProcessPoolExecutor(2, mp_context=server)
+                if kind == "processes"
+                else concurrent.futures.ThreadPoolExecutor(2)
+            ) as executor:
+                threading.Thread(target=interrupt, daemon=True).start()
+                quiet_sweep(slow, tmp_path, [0], {"n": range(12)}, executor=executor)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert 2 < log.stat().st_size == entries(tmp_path) < 12
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_dies_is_named_by_its_point_and_its_neighbours_are_kept(
+    server, tmp_path, workers
+):
+    def dies(n, key):  # noqa: ARG001
+        if n == 3:
+            while entries(tmp_path) < 2:  # the neighbours are kept before it dies
+                time.sleep(0.01)
+            os._exit(1)
+        return float(n)
+
+    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=server) as executor:
+        with pytest.raises(concurrent.futures.process.BrokenProcessPool) as error:
+            quiet_sweep(dies, tmp_path, [7], {"n": range(1, 4)}, executor=executor)
+        assert error.value.__notes__ == ["sweep: a worker died, at {'n': 3}, seed 7"]
+        assert entries(tmp_path) == 2
+        with pytest.raises(concurrent.futures.process.BrokenProcessPool) as error:
+            quiet_sweep(dies, None, [7], executor=executor)
+        assert not hasattr(error.value, "__notes__")  # it died before, at none of these
+
+
+def test_with_several_workers_the_note_names_those_that_can_have_been_at_work(server):
+    def dies(n, key):  # noqa: ARG001
+        if n == 2:
+            os._exit(1)
+        time.sleep(5 * (n > 0))
+        return float(n)
+
+    with (
+        concurrent.futures.ProcessPoolExecutor(2, mp_context=server) as executor,
+        pytest.raises(concurrent.futures.process.BrokenProcessPool) as error,
+    ):
+        quiet_sweep(dies, None, [0], {"n": range(9)}, executor=executor)
+    assert error.value.__notes__ == [
+        "sweep: a worker died, at {'n': 1}, seed 0 or {'n': 2}, seed 0"
+    ]
 
 
 # --- what is damaged is measured again ------------------------------------------------------------
 
 
+def swept_again(measure, cache, **options):
+    """The table and the warnings."""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        table = quiet_sweep(measure, cache, **options)
+    return table, [str(warning.message) for warning in warned]
+
+
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda data: data[:0],
         lambda data: data[: len(data) // 2],
-        lambda data: b"no pickle at all"[: len(data)],
+        lambda data: data[:50],
+        lambda data: b"no database at all" + data[18:],
+        lambda data: data[:1],
         lambda data: data[:-20] + bytes(20),
-        lambda data: data.replace(data[40:44], b"abcd"),
+        lambda data: data[:5000] + bytes(len(data) - 5000),
+        lambda data: data.replace(b'["{', b"abc"),
     ],
-    ids=["empty", "truncated", "foreign", "zeros at the end", "four bytes changed"],
+    ids=["half", "50 bytes", "head", "1 byte", "zeros at the end", "zeros", "names"],
 )
-def test_a_damaged_entry_is_measured_again_with_a_warning(logged, tmp_path, damage):
+def test_a_damaged_file_is_set_aside_and_measured_again_with_a_warning(logged, tmp_path, damage):
     measure, calls = logged
     whole = quiet_sweep(measure, tmp_path)
     calls()
-    victim = entries(tmp_path)[5]
-    victim.write_bytes(damage(victim.read_bytes()))
-    with pytest.warns(RuntimeWarning, match=r"cache: the entry of .* is damaged") as warned:
-        mended = quiet_sweep(measure, tmp_path)
+    (file,) = files(tmp_path)
+    file.write_bytes(damage(file.read_bytes()))
+    mended, warned = swept_again(measure, tmp_path)
+    assert len(warned) == 1
+    assert "is damaged, what cannot be read is measured again" in warned[0]
+    assert calls() > 0
+    assert file.with_suffix(".damaged").exists()
+    pd.testing.assert_frame_equal(mended, whole, check_exact=True)
+    pd.testing.assert_frame_equal(quiet_sweep(measure, tmp_path), whole, check_exact=True)
+    assert calls() == 0
+
+
+def test_an_empty_file_is_an_empty_cache(logged, tmp_path):
+    measure, calls = logged
+    whole = quiet_sweep(measure, tmp_path)
+    (file,) = files(tmp_path)
+    file.write_bytes(b"")
+    pd.testing.assert_frame_equal(quiet_sweep(measure, tmp_path), whole, check_exact=True)
+    assert calls() == 24
+
+
+def test_one_damaged_entry_costs_no_other(logged, tmp_path):
+    measure, calls = logged
+    whole = quiet_sweep(measure, tmp_path)
+    calls()
+    (file,) = files(tmp_path)
+    with contextlib.closing(sqlite3.connect(file)) as db, db:
+        db.execute("UPDATE measured SET numbers = '{}' WHERE name LIKE '%4%, 2]'")
+    mended, warned = swept_again(measure, tmp_path)
     assert len(warned) == 1
     assert calls() == 1
     pd.testing.assert_frame_equal(mended, whole, check_exact=True)
@@ -151,208 +393,98 @@ def test_a_damaged_entry_is_measured_again_with_a_warning(logged, tmp_path, dama
     assert calls() == 0
 
 
+@pytest.mark.usefixtures("hasty", "no_fingerprint")
 def test_any_changed_byte_is_noticed_or_changes_nothing(tmp_path):
-    one = functools.partial(sweep, lambda n, key: n / 3, {"n": [1]}, [0], progress=False)  # noqa: ARG005
-    whole = one(cache=tmp_path)
-    (entry,) = entries(tmp_path)
-    data = entry.read_bytes()
+    def third(n, key):  # noqa: ARG001
+        return n / 3
+
+    swept = functools.partial(swept_again, third, tmp_path, seeds=[0, 1], grid={"n": [1]})
+    file = tmp_path / "sweep-0.sqlite"
+    with contextlib.closing(sqlite3.connect(file)) as db:
+        db.execute("PRAGMA page_size = 512")
+        db.execute(_store._CREATE)
+    whole, _ = swept()
+    data = file.read_bytes()
+    assert len(data) == 1024
     noticed = 0
     for i in range(len(data)):
-        entry.write_bytes(data[:i] + bytes([data[i] ^ 0x41]) + data[i + 1 :])
-        with warnings.catch_warnings(record=True) as warned:
-            warnings.simplefilter("always")
-            table = one(cache=tmp_path)
-        noticed += bool(warned)
+        file.write_bytes(data[:i] + bytes([data[i] ^ 0x41]) + data[i + 1 :])
+        table, warned = swept()
         pd.testing.assert_frame_equal(table, whole, check_exact=True)
-    assert noticed > len(data) / 2
+        if warned:
+            noticed += 1
+            assert entries(tmp_path) == 2
+            assert swept()[1] == []  # it is mended
+    assert noticed > 250
 
 
-# --- what has changed is measured again -----------------------------------------------------------
-
-MODULE = """
-import functools
-import numpy as np
-import jax
-from ntk_utils import gaussian
-import helpers
-
-FACTOR = 2.0
-ARRAY = np.arange(3)
-
-def inner(n):
-    return FACTOR * n + ARRAY.sum()
-
-@jax.jit
-def jitted(n):
-    return inner(n)
-
-class Shift:
-    amount = 1.0
-    def __init__(self, more): self.more = more
-    def __call__(self, n): return n + self.amount + self.more
-
-shift = Shift(0.5)
-
-def decorated(function):
-    @functools.wraps(function)
-    def wrapper(*args, **kwargs):
-        return function(*args, **kwargs) + 0.25
-    return wrapper
-
-@decorated
-def measure(n, *, key, scale=1.0):
-    "Says what it measures."
-    # a comment
-    return scale * float(jitted(n)) + shift(n) + rest(n)
-
-def rest(n):
-    return helpers.deep.constant() + (n in {"a", "b"}) + np.sqrt(4.0)
-"""
-
-HELPERS = "def constant():\n    return 7.0\n\ndef unused():\n    return 1\n"
+# --- where nothing can be written or read ---------------------------------------------------------
 
 
-def value(tmp_path, monkeypatch, module=MODULE, helpers=HELPERS):
-    """The sweep's value and whether it was measured, with a measure from this source text."""
-    deep = types.ModuleType("helpers.deep")
-    exec(compile(helpers, "helpers/deep.py", "exec"), vars(deep))
-    package = types.ModuleType("helpers")
-    package.deep = deep
-    user = types.ModuleType("user")
+def test_in_a_folder_that_is_read_only_the_table_is_right(logged, tmp_path, monkeypatch):
+    measure, calls = logged
+    whole = quiet_sweep(measure, tmp_path, range(2))
+    (file,) = files(tmp_path)
+    connect = sqlite3.connect  # permissions do not bind root
+    monkeypatch.setattr(
+        sqlite3,
+        "connect",
+        lambda file, **options: connect(f"file:{file}?mode=ro", uri=True, **options),
+    )
+    table, warned = swept_again(measure, tmp_path, seeds=range(2))
+    pd.testing.assert_frame_equal(table, whole, check_exact=True)
+    assert (warned, calls()) == ([], 6)
+    table, warned = swept_again(measure, tmp_path, seeds=range(3))
+    assert calls() == len(warned) == 3
+    assert all("could not be kept (attempt to write a readonly database)" in w for w in warned)
+    pd.testing.assert_frame_equal(table, quiet_sweep(measure, None, range(3)), check_exact=True)
+
+    def refuse(*_):
+        raise PermissionError("read-only")
+
+    calls()
+    file.write_bytes(file.read_bytes()[:700])
+    monkeypatch.setattr(Path, "replace", refuse)
+    table, warned = swept_again(measure, tmp_path, seeds=range(2))
+    assert calls() == 6
+    assert "is damaged" in warned[0]
+    pd.testing.assert_frame_equal(table, whole, check_exact=True)
+
+
+def test_on_a_full_disk_the_table_is_right_and_what_was_there_before_is_kept(
+    logged, tmp_path, monkeypatch
+):
+    measure, calls = logged
+    quiet_sweep(measure, tmp_path, range(2))
+    connect = sqlite3.connect
+
+    def small(*args, **options):
+        db = connect(*args, **options)
+        pages = db.execute("PRAGMA page_count").fetchone()[0]
+        db.execute(f"PRAGMA max_page_count = {pages}")
+        return db
+
     with monkeypatch.context() as patch:
-        for name, loaded in {"helpers": package, "helpers.deep": deep, "user": user}.items():
-            loaded.__file__ = f"{name}.py"
-            patch.setitem(__import__("sys").modules, name, loaded)
-        exec(compile(module, "user.py", "exec"), vars(user))
-        before = len(entries(tmp_path))
-        table = sweep(user.measure, {"n": [1]}, [0], cache=tmp_path, progress=False)
-        assert table["value"][0] == float(user.measure(1, key=None))
-    return len(entries(tmp_path)) > before
+        patch.setattr(sqlite3, "connect", small)
+        table, warned = swept_again(measure, tmp_path, seeds=range(40))
+    assert warned
+    assert all("could not be kept (database or disk is full)" in warning for warning in warned)
+    calls()
+    pd.testing.assert_frame_equal(table, quiet_sweep(measure, tmp_path, range(40)))
+    assert calls() == len(warned)
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("FACTOR = 2.0", "FACTOR = 3.0"),
-        ("arange(3)", "arange(4)"),
-        ("FACTOR * n +", "FACTOR * n -"),
-        ("amount = 1.0", "amount = 2.0"),
-        ("n + self.amount", "n - self.amount"),
-        ("Shift(0.5)", "Shift(0.6)"),
-        ("+ 0.25", "+ 0.5"),
-        ("scale=1.0", "scale=2.0"),
-        ("np.sqrt(4.0)", "np.exp(4.0)"),
-        ('{"a", "b"}', '{"a", 1}'),
-        ("return 7.0", "return 8.0"),
-    ],
-)
-def test_a_change_that_matters_is_measured(tmp_path, monkeypatch, old, new):
-    assert value(tmp_path, monkeypatch)
-    assert not value(tmp_path, monkeypatch)
-    changed = MODULE.replace(old, new), HELPERS.replace(old, new)
-    assert changed != (MODULE, HELPERS)
-    assert value(tmp_path, monkeypatch, *changed)
-    assert not value(tmp_path, monkeypatch, *changed)
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("Says what it measures.", "Says it better."),
-        ("# a comment", "# another comment"),
-        ("FACTOR = 2.0", "\n\nFACTOR = 2.0\nUNRELATED = 5"),
-        ('{"a", "b"}', '{"b", "a"}'),
-        ("return 1", "return 2"),
-    ],
-    ids=["docstring", "comment", "other lines", "order of a set", "a function nobody calls"],
-)
-def test_a_change_that_does_not_matter_is_not_measured(tmp_path, monkeypatch, old, new):
-    assert value(tmp_path, monkeypatch)
-    changed = MODULE.replace(old, new), HELPERS.replace(old, new)
-    assert changed != (MODULE, HELPERS)
-    assert not value(tmp_path, monkeypatch, *changed)
-
-
-def test_captured_values_count(tmp_path):
-    def shifted_by(amount):
-        return lambda n, key: n + amount  # noqa: ARG005
-
-    for amount in (1.0, 2.0, np.float64(3.0)):
-        table = sweep(shifted_by(amount), {"n": [1]}, [0], cache=tmp_path, progress=False)
-        assert table["value"].tolist() == [1 + amount]
-    for network in (Network((3, 4, 1)), Network((3, 5, 1))):
-        table = sweep(
-            lambda n, key, network=network: network.widths[1],  # noqa: ARG005
-            {"n": [1]},
-            [0],
-            cache=tmp_path,
-            progress=False,
+def test_a_file_that_may_not_be_read_is_left_as_it_is(logged, tmp_path, monkeypatch):
+    measure, _ = logged
+    whole = quiet_sweep(measure, tmp_path)
+    (file,) = files(tmp_path)
+    data = file.read_bytes()
+    connect = sqlite3.connect  # permissions do not bind root
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            sqlite3, "connect", lambda _, **options: connect("/nowhere/at/all", **options)
         )
-        assert table["value"].tolist() == [network.widths[1]]
-
-
-def test_the_axes_of_a_vmapped_function_count(tmp_path):
-    for axis, expected in ((0, 3.0), (1, 5.0)):
-        first = jax.vmap(lambda line: line.sum(), in_axes=axis)
-        table = sweep(
-            lambda n, key, first=first: first(np.array([[1.0, 2.0], [4.0, 8.0]]))[0],  # noqa: ARG005
-            {"n": [1]},
-            [0],
-            cache=tmp_path,
-            progress=False,
-        )
-        assert table["value"].tolist() == [expected]
-
-
-class Wrapped:
-    """A decorator that is an object, as functools.update_wrapper makes it."""
-
-    def __init__(self, function, offset):
-        functools.update_wrapper(self, function)
-        self.offset = offset
-
-    def __call__(self, n, key):
-        return self.__wrapped__(n, key) + self.offset
-
-
-def test_the_state_of_a_decorator_that_is_an_object_counts(tmp_path):
-    for offset in (1.0, 2.0):
-        wrapped = Wrapped(lambda n, key: n, offset)  # noqa: ARG005
-        table = sweep(wrapped, {"n": [1]}, [0], cache=tmp_path, progress=False)
-        assert table["value"].tolist() == [1 + offset]
-
-
-def test_a_function_that_calls_itself_has_a_fingerprint(tmp_path):
-    def down(n, key=None):  # noqa: ARG001
-        return down(n - 1) if n else 0.0
-
-    assert quiet_sweep(down, tmp_path)["value"].tolist() == [0.0] * 12
-
-
-def test_what_two_runs_cannot_compare_is_refused_before_anything_is_measured(tmp_path):
-    generator = (i for i in range(3))
-    with pytest.raises(TypeError, match="measure: cannot tell between two runs"):
-        quiet_sweep(lambda n, key: next(generator), tmp_path)  # noqa: ARG005
-    assert not entries(tmp_path)
-
-
-def test_another_process_finds_the_same_fingerprint(tmp_path):
-    draw = functools.partial(gaussian, d=3)
-
-    def norm(n, key):
-        # the order of a set of strings differs from process to process
-        return float(np.linalg.norm(draw(key, n=n))) if n not in {"a", "b", "c", "d"} else 0.0
-
-    quiet_sweep(norm, tmp_path)
-    before = len(entries(tmp_path))
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        import cloudpickle
-
-        pool.apply(_sweep_pickled, (cloudpickle.dumps(norm), tmp_path))
-    assert len(entries(tmp_path)) == before
-
-
-def _sweep_pickled(pickled, cache):
-    import cloudpickle
-
-    quiet_sweep(cloudpickle.loads(pickled), cache)
+        table, warned = swept_again(measure, tmp_path)
+    assert len(warned) == 13
+    pd.testing.assert_frame_equal(table, whole, check_exact=True)
+    assert file.read_bytes() == data
