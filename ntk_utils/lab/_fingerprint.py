@@ -177,8 +177,10 @@ class _Pickler(pickle._Pickler):  # that in Python: the one in C writes sets wit
                 return self._cloud.reducer_override(value)
             case type():
                 how = self._cloud.reducer_override(value)
-                if how is NotImplemented:
+                if how is NotImplemented or len(how) == 2:  # known by its name, or built in
                     return how
+                for name in ("__firstlineno__", "__static_attributes__"):  # from Python 3.13 on
+                    how[2][0].pop(name, None)
                 tracker = _get_or_create_tracker_id(value)  # a name drawn at random
                 return how[0], tuple(a for a in how[1] if a is not tracker), *how[2:]
             case _ if "__wrapped__" in getattr(value, "__dict__", ()):  # jitted, cached, …
