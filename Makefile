@@ -33,7 +33,7 @@ execute: .venv ## re-execute the notebooks in place and store their outputs (NOT
 	$(BIN)/python -m ntk_utils.lab.reproduce --first-figure notebooks/data/overview.png notebooks/00-start-here.ipynb
 
 # one thread a process: two trials side by side are done sooner than one after the other
-figure2: .venv ## measure both panels of Figure 2 of arXiv:2012.11654, resumable: an hour on two cores (TRIALS=2 for a look)
+figure2: .venv ## measure both panels of Figure 2 of arXiv:2012.11654, resumable: hours on two cores (TRIALS=2 for a look)
 	JAX_PLATFORMS=$(PLATFORM) OPENBLAS_NUM_THREADS=1 XLA_FLAGS=--xla_cpu_multi_thread_eigen=false $(BIN)/python -m ntk_utils.figure2 $(if $(TRIALS),--trials $(TRIALS))
 
 bench: .venv ## measure the speed of core and notebooks, as ratios within one run (PLATFORM=cuda on a GPU)

@@ -38,7 +38,7 @@ def gaussian(key: Key[Array, ""], n: int, d: int) -> Float[Array, "n d"]:
       n: number of samples.
       d: dimension.
     """
-    return normals([key], [(n, d)], [1.0], (n, d))[0]
+    return normals([key], [(n, d)], [1.0])[0]
 
 
 @checked(n=_checks.positive_integer)

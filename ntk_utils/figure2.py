@@ -1,6 +1,6 @@
 """Figure 2 of Nguyen, Mondelli, Montúfar (ICML 2021, arXiv:2012.11654v5), measured again.
 
-    make figure2              # 50 trials a point, as published: about an hour on two quiet cores
+    make figure2              # 50 trials a point, as published: hours on two cores
     make figure2 TRIALS=2     # fewer
 
 Stopped at any moment and started again, it goes on where it was. Both panels have L = 3 and show
@@ -17,7 +17,6 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import jax
-import pandas as pd
 
 from ntk_utils.data import gaussian, uniform_sphere
 from ntk_utils.kernels import empirical_ntk
@@ -51,6 +50,8 @@ def trial(panel: str, d: int, n_samples: int, n_1: int, n_2: int, *, key) -> flo
       n_1: width of the first hidden layer.
       n_2: width of the second.
       key: a random key of JAX.
+
+    Returns: λ_min(K̄) on the right, λ_min(4 K̄/(n_1 n_2)) on the left.
     """
     key_x, key_w = jax.random.split(key)
     x = (uniform_sphere if panel == "right, sphere" else gaussian)(key_x, n_samples, d)
@@ -71,10 +72,9 @@ def main() -> None:
     with ProcessPoolExecutor(arguments.workers, mp_context=spawn) as executor:
         seeds = range(arguments.trials)
         drawn = sweep(trial, GRID, seeds, executor=executor, cache=arguments.cache)
-    drawn[_POINT] = drawn[_POINT].astype({name: int for name in _POINT[1:]})
     of_point = drawn.groupby(_POINT, sort=False)["value"]
     table = of_point.agg(mean="mean", sd="std", trials="count").reset_index()
-    pd.DataFrame(table).to_csv(arguments.out, index=False, float_format="%.6g")
+    table.to_csv(arguments.out, index=False, float_format="%.6g")
 
 
 if __name__ == "__main__":

@@ -215,7 +215,7 @@ def limiting_ntk(x: Float[ArrayLike, "N d"], *, depth: int) -> Float[Array, "N N
         return x.shape[1] * _limiting_kernel_fn(depth)(x)
     norms, u = polar(x)  # of any scale: the kernel multiplies four norms with one another
     k = np.array(x.shape[1] * _limiting_kernel_fn(depth)(_checks.on_device(u)))
-    i, j, angle = _nearly_parallel(u)
+    i, j, angle = _nearly_parallel(u, u @ u.T)
     k[i, j] = k[j, i] = depth - _gap(angle, depth)
     np.fill_diagonal(k, depth)
     return _checks.on_device(norms[:, None] * norms * k)
@@ -267,16 +267,17 @@ def limiting_layer_ntks(x: Float[ArrayLike, "N d"], *, depth: int) -> Float[np.n
 
 def angles(u):
     """The angles between directions, as `polar` returns them; a row 0 counts as orthogonal."""
-    angle = np.arccos(np.clip(u @ u.T, -1, 1))
-    i, j, small = _nearly_parallel(u)
+    cosine = u @ u.T
+    angle = np.arccos(np.clip(cosine, -1, 1))
+    i, j, small = _nearly_parallel(u, cosine)
     angle[i, j] = angle[j, i] = small
     np.fill_diagonal(angle, 0)
     return angle
 
 
-def _nearly_parallel(u):
+def _nearly_parallel(u, cosine):
     """The pairs i < j that point almost the same or the opposite way, with their angles."""
-    i, j = np.nonzero(np.triu(np.abs(u @ u.T) > 1 - 1e-4, k=1))
+    i, j = np.nonzero(np.triu(np.abs(cosine) > 1 - 1e-4, k=1))
     at_once = max(1, 2**22 // u.shape[1])  # entries of all differences of directions: 32 MiB
     angle = np.empty(len(i))
     for chunk in (slice(lo, lo + at_once) for lo in range(0, len(i), at_once)):

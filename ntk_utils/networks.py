@@ -9,7 +9,6 @@ has two hidden layers, and L = 1 is the linear model.
 
 import itertools
 import math
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import SupportsFloat, SupportsIndex
@@ -98,9 +97,7 @@ is_network = _checks.instance_of(Network)
 
 
 @checked(network=is_network, key=_checks.random_key)
-def init_params(
-    network: Network, key: Key[Array, ""], *, pad_to: Sequence[SupportsIndex] | None = None
-) -> tuple[Float[Array, "_ _"], ...]:
+def init_params(network: Network, key: Key[Array, ""]) -> tuple[Float[Array, "_ _"], ...]:
     """Draw the weights: (W_l)_ij independent N(0, β_l²), float64.
 
     With the same key, networks that differ only in their betas get the same Gaussians, scaled.
@@ -108,21 +105,11 @@ def init_params(
     Args:
       network: widths and betas.
       key: a random key of JAX.
-      pad_to: widths in which to store the network, none smaller than its own. The surplus neurons
-        have weights 0, which changes no output and no kernel (samples get zeros as further
-        coordinates). Networks of one depth that are padded to the same widths share all shapes, so
-        that JAX compiles once for all of them, and with the same key their Gaussians.
 
-    Returns: the tuple (W_1, …, W_L), W_l of shape (n_{l-1}, n_l), or as `pad_to` says.
-
-    Raises:
-      ValueError: `pad_to` has another length than the widths, or a smaller entry.
+    Returns: the tuple (W_1, …, W_L), W_l of shape (n_{l-1}, n_l).
     """
-    stored = network.widths if pad_to is None else tuple(pad_to)
-    if len(stored) != len(network.widths) or any(map(operator.lt, stored, network.widths)):
-        raise ValueError(f"pad_to: expected widths of at least {network.widths}, got {stored}")
-    shapes = list(itertools.pairwise(stored))
-    return normals(jax.random.split(key, network.depth), shapes, network.betas, network.widths)
+    shapes = itertools.pairwise(network.widths)
+    return normals(jax.random.split(key, network.depth), shapes, network.betas)
 
 
 @checked(params=_checks.weights, x=_checks.placed_inputs)

@@ -46,7 +46,7 @@ _LANCZOS_FROM = 500  # samples; below, the tridiagonal form is the faster way
 
 def _by_tridiagonal_form(k):
     """λ_min by LAPACK itself: on the way there, scipy.linalg.eigh spends as much as our checks."""
-    # k.T as LAPACK has k; bisection to the last digit, which is also the faster way
+    # k.T as LAPACK has k; bisection to the last digit
     values, *_, info = dsyevr(k.T, compute_v=0, range="I", il=1, iu=1, abstol=2 * _TINIEST)
     if info:
         raise scipy.linalg.LinAlgError(f"k: LAPACK found no eigenvalue, dsyevr's info is {info}")
@@ -89,8 +89,8 @@ def certain_smallest_eigenvalue(k, roundings: int) -> float:
     """A lower bound on λ_min of the positive semidefinite matrix of which k is a rounded copy.
 
     Each entry k_ij may be wrong by `roundings` · 2^-53 √(k_ii k_jj): then the matrix is by so many
-    times the trace, in its norm. LAPACK adds N ε ‖k‖ at most (Users' Guide, section 4.7). Where
-    nothing is left it is 0 exactly, so a singular matrix gives 0.
+    times the trace, in its norm. LAPACK adds p(N) ε ‖k‖, p "modestly growing" (Users' Guide,
+    section 4.7); N ε times the trace is taken for it. Where nothing is left it is 0 exactly.
     """
     margin = (roundings + 2 * len(k)) * 2.0**-53 * np.trace(k)
     return max(smallest_eigenvalue(k) - margin, 0.0) * (1 - ROUNDINGS)

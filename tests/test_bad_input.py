@@ -283,10 +283,6 @@ BAD_CALLS = {
     "init_params": [
         *bad_networks(KEY),
         *bad_keys(lambda key: (NETWORK, key)),
-        bad(
-            ValueError, "pad_to", "at least (3, 8, 1)", "(3, 7, 1)", NETWORK, KEY, pad_to=(3, 7, 1)
-        ),
-        bad(ValueError, "pad_to", "at least (3, 8, 1)", "(3, 8)", NETWORK, KEY, pad_to=(3, 8)),
     ],
     "apply": bad_weights_or_samples(),
     "feature_matrices": bad_weights_or_samples(),

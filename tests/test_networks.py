@@ -235,31 +235,6 @@ def test_as_stax_draws_weights_of_the_same_shapes_and_deviations(key):
         assert abs((np.asarray(w) ** 2).mean() / beta**2 - 1) < 5 * math.sqrt(2 / w.size)
 
 
-def test_padding_stores_the_same_law_in_larger_matrices_and_changes_no_kernel(key):
-    network, stored = Network((3, 5, 2, 1), init=(0.5, 2.0, 0.7)), (4, 8, 8, 1)
-    padded = init_params(network, key, pad_to=stored)
-    dense = tuple(
-        w[:rows, :columns]
-        for w, (rows, columns) in zip(padded, itertools.pairwise(network.widths), strict=True)
-    )
-    x = gaussian(jax.random.key(9), 6, 3)
-    wider_x = np.pad(x, ((0, 0), (0, 1)))
-    assert [w.shape for w in padded] == list(itertools.pairwise(stored))
-    assert [(w != 0).sum() for w in padded] == [15, 10, 2]
-    np.testing.assert_allclose(apply(padded, wider_x), apply(dense, x), rtol=1e-12)
-    np.testing.assert_allclose(
-        empirical_ntk(padded, wider_x), empirical_ntk(dense, x), rtol=1e-10, atol=1e-12
-    )
-
-
-def test_networks_padded_alike_share_their_gaussians(key):
-    narrow, wide = (
-        init_params(Network((3, n, 1), init=(1.0, 1.0)), key, pad_to=(3, 9, 1)) for n in (4, 9)
-    )
-    for a, b in zip(narrow, wide, strict=True):
-        np.testing.assert_array_equal(a, np.where(np.asarray(a) != 0, b, 0))
-
-
 # --- NumPy for what is small, XLA for what is not -------------------------------------------------
 
 # widths and samples that no other test uses: a compiled function would be compiled anew for each

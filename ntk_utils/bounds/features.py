@@ -23,7 +23,6 @@ from ntk_utils.spectra import ROUNDINGS, certain_smallest_eigenvalue
 
 _MOST_COLUMNS = 10**7
 _HIGHEST_ORDER = 40
-_TINY = 1e-300  # added to what may be 0 and is divided by
 
 
 def _is_previous_layer(f, network: Network, k: int) -> None:
@@ -145,9 +144,8 @@ def mean_feature_gram_lower_bound(network: Network, f: Float[ArrayLike, "N _"], 
     _is_previous_layer(f, network, k)
     norms, u = polar(f)
     gram, roundings = u @ u.T, 2 * u.shape[1] + 8
-    of_raw = of_projected = _gershgorins(gram, roundings)
-    direction = polar(u.mean(axis=0, keepdims=True))[1][0]  # any would give a bound
-    along = u @ direction
+    along = u @ _direction_of_mean(u)
+    of_raw = _gershgorins(gram, roundings)
     of_projected = _gershgorins(gram - np.outer(along, along), 4 * roundings)
     series = sum(
         hermite_coefficient(r) ** 2 * max(0.0, raw, projected)
@@ -211,8 +209,13 @@ def project_mean_out(x: Float[ArrayLike, "N d"]) -> Float[np.ndarray, "N d"]:
     Returns: the projected rows, shape (N, d); x itself where the mean is 0.
     """
     x = np.asarray(x)
-    mean = x.mean(axis=0)
-    return x - np.outer(x @ mean, mean) / max(mean @ mean, _TINY)
+    direction = _direction_of_mean(x)
+    return x - np.outer(x @ direction, direction)
+
+
+def _direction_of_mean(x):
+    """μ/‖μ‖, μ the mean row; 0 for μ = 0."""
+    return polar(x.mean(axis=0, keepdims=True))[1][0]
 
 
 def _gershgorins(gram, roundings: int) -> list[float]:
