@@ -151,14 +151,21 @@ def on_device(array) -> jax.Array:
     return array if isinstance(array, jax.Array) else jax.device_put(array)
 
 
-def inputs(name: str, value) -> jax.Array:
+def inputs(name: str, value, *, placed: bool = False) -> jax.Array:
     """Samples, shape (N, d); gathered on one device."""
-    return on_device(_real_array(name, value, 2))
+    array = _real_array(name, value, 2, placed=placed)
+    is_ready = (
+        isinstance(value, jax.Array)
+        and not isinstance(value, jax.core.Tracer)
+        and value.dtype == np.float64
+        and isinstance(value.sharding, jax.sharding.SingleDeviceSharding)
+    )
+    return value if is_ready else on_device(array)  # what lies on an accelerator stays there
 
 
 def placed_inputs(name: str, value) -> jax.Array:
     """Samples, shape (N, d); where they are placed over a mesh of devices, they stay there."""
-    return on_device(_real_array(name, value, 2, placed=True))
+    return inputs(name, value, placed=True)
 
 
 def samples(name: str, value) -> jax.Array:

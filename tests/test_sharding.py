@@ -5,6 +5,11 @@ import socket
 import subprocess
 import sys
 
+import jax
+import numpy as np
+
+from ntk_utils import _checks
+
 SHARDED = """
 import sys
 import jax
@@ -136,3 +141,10 @@ def test_a_kernel_sharded_over_2_processes_is_that_of_one_process():
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     succeed(*[sharded(2, process=i, address=f"127.0.0.1:{port}") for i in (0, 1)])
+
+
+def test_weights_and_samples_of_double_precision_on_one_device_are_taken_as_they_are():
+    x = jax.device_put(np.ones((3, 2)))
+    assert _checks.inputs("x", x) is x
+    assert _checks.placed_inputs("x", x) is x
+    assert _checks.inputs("x", x.astype(np.float32)).dtype == np.float64
