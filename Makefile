@@ -29,12 +29,13 @@ reproduce: .venv ## execute all notebooks headless into build/, print a line a c
 	$(BIN)/python -m ntk_utils.lab.reproduce $(if $(SEED),--seed $(SEED)) $(NOTEBOOKS)
 
 execute: .venv ## re-execute the notebooks in place and store their outputs (NOTEBOOKS=... for some)
-	JAX_PLATFORMS=cpu TQDM_DISABLE=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False --ClearMetadataPreprocessor.enabled=True --ClearMetadataPreprocessor.clear_cell_metadata=False --ClearMetadataPreprocessor.preserve_nb_metadata_mask="{'kernelspec', ('language_info', 'name')}" $(NOTEBOOKS)
+	JAX_PLATFORMS=cpu OPENBLAS_NUM_THREADS=1 TQDM_DISABLE=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False --ClearMetadataPreprocessor.enabled=True --ClearMetadataPreprocessor.clear_cell_metadata=False --ClearMetadataPreprocessor.preserve_nb_metadata_mask="{'kernelspec', ('language_info', 'name')}" $(NOTEBOOKS)
 	$(BIN)/python -m ntk_utils.lab.reproduce --first-figure notebooks/data/overview.png notebooks/00-start-here.ipynb
 
-# one thread a process: two trials side by side are done sooner than one after the other
+# one thread a process: two trials side by side are done sooner than one after the other. And glibc
+# gives large arrays back at once: by itself it keeps a gigabyte of them in each process
 figure2: .venv ## measure both panels of Figure 2 of arXiv:2012.11654, resumable: hours on two cores (TRIALS=2 for a look)
-	JAX_PLATFORMS=$(PLATFORM) OPENBLAS_NUM_THREADS=1 XLA_FLAGS=--xla_cpu_multi_thread_eigen=false $(BIN)/python -m ntk_utils.figure2 $(if $(TRIALS),--trials $(TRIALS))
+	MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=1048576 MALLOC_TRIM_THRESHOLD_=1048576 JAX_PLATFORMS=$(PLATFORM) OPENBLAS_NUM_THREADS=1 XLA_FLAGS=--xla_cpu_multi_thread_eigen=false $(BIN)/python -m ntk_utils.figure2 $(if $(TRIALS),--trials $(TRIALS))
 
 bench: .venv ## measure the speed of core and notebooks, as ratios within one run (PLATFORM=cuda on a GPU)
 	JAX_PLATFORMS=$(PLATFORM) $(BIN)/pytest tests/benchmarks --override-ini python_files='bench_*.py' --override-ini addopts= --benchmark-disable-gc --benchmark-columns min,median,rounds -s

@@ -30,6 +30,7 @@ from .bounds.features import mean_feature_norms_squared as mean_feature_norms_sq
 from .bounds.features import (
     nguyen21_feature_sigma_min_squared as nguyen21_feature_sigma_min_squared,
 )
+from .bounds.features import nguyen21_feature_width as nguyen21_feature_width
 from .bounds.features import nguyen21_mean_feature_gram_lower as nguyen21_mean_feature_gram_lower
 from .bounds.features import project_mean_out as project_mean_out
 from .bounds.hermite import hermite_coefficient as hermite_coefficient

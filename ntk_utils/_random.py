@@ -14,18 +14,28 @@ import jax.numpy as jnp
 from ntk_utils import _checks
 
 _SMALLEST_BLOCK = 2**16  # drawn in a millisecond
+_LARGE_BLOCK = 2**20  # above, the numbers that are drawn too many take longer than a compilation
 
 
 def normals(keys, shapes, scales) -> tuple[jax.Array, ...]:
     """Draw an array of independent N(0, scale²) numbers for each key, shape and scale, float64."""
     arrays = []
     for key, shape, scale in zip(keys, shapes, scales, strict=True):
-        block = _SMALLEST_BLOCK
-        while block < math.prod(shape):
-            block *= 4
-        array = scale * _checks.concrete(_draw(key, block))[: math.prod(shape)].reshape(shape)
+        size = math.prod(shape)
+        array = scale * _checks.concrete(_draw(key, _block(size)))[:size].reshape(shape)
         arrays.append(_checks.on_device(array))
     return tuple(arrays)
+
+
+def _block(size):
+    """How many numbers to draw for so many: the first ones are the same, whatever the block."""
+    if size > _LARGE_BLOCK:
+        step = 2 ** (size.bit_length() - 4)  # an eighth at most for nothing
+        return step * math.ceil(size / step)
+    block = _SMALLEST_BLOCK
+    while block < size:
+        block *= 4
+    return block
 
 
 @functools.partial(jax.jit, static_argnums=1)

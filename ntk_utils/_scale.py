@@ -3,6 +3,8 @@
 Squares of 1e200 and of 1e-200 are no numbers any more, those of numbers about 1 are.
 """
 
+import math
+
 import numpy as np
 
 
@@ -18,5 +20,7 @@ def polar(x) -> tuple[np.ndarray, np.ndarray]:
 def without_scale(array) -> tuple[np.ndarray, int]:
     """The array over 2^e, its largest entry then in [1/2, 1), and e; exact, and (0, 0) for 0."""
     array = np.asarray(array)
-    _, exponent = np.frexp(np.abs(array).max())
-    return np.ldexp(array, -exponent), int(exponent)
+    exponent = math.frexp(np.abs(array).max())[1]
+    if abs(exponent) < 1000:  # the product with a power of two is exact, and much faster
+        return array * math.ldexp(1.0, -exponent), exponent
+    return np.ldexp(array, -exponent), exponent

@@ -70,7 +70,8 @@ def layer_ntks(params: Params, x: Float[ArrayLike, "N d"]) -> Float[Array, "L N 
 
 @functools.partial(jax.jit, static_argnums=2)
 def _empirical_ntk(params, x, blocks):
-    return whole([sum(tiles) for tiles in zip(*_layer_terms(params, x, blocks), strict=True)])
+    terms = _layer_terms(params, x, blocks)
+    return whole([functools.reduce(operator.iadd, tiles) for tiles in zip(*terms, strict=True)])
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -81,21 +82,33 @@ def _layer_ntks(params, x, blocks):
 
 def _layer_terms(params, x, blocks):
     """The terms (F_k F_kᵀ) ∘ (B_{k+1} B_{k+1}ᵀ), k = 0, …, L-1, each as a list of tiles."""
-    f = _held_features(params, x)
+    gram_f, f = _forward(params, x, blocks)
     b, b_times_w = x.__array_namespace__().ones_like(x[:, :1]), None
-    gram_b = gram_tiles(b, blocks)
-    terms = []
+    terms = [_product(gram_f[-1], gram_tiles(b, blocks))]
     for k in range(len(params) - 1, 0, -1):  # here b is B_{k+1}, or b_times_w is B_{k+1} W_{k+1}ᵀ
         w_in, w_out = params[k - 1 : k + 1]
         if f[k] is None:
-            gram_f, gram_b_k, b_times_w = _stream(f[k - 1], w_in, w_out, b, blocks)
+            gram_b, b_times_w = _backward_in_chunks(f[k - 1], w_in, w_out, b, blocks, last=k == 1)
         else:
             b = (f[k] > 0) * (b @ w_out.T if b_times_w is None else b_times_w)
-            gram_f, gram_b_k, b_times_w = gram_tiles(f[k], blocks), gram_tiles(b, blocks), None
-        terms.append(_product(gram_f, gram_b))
-        gram_b = gram_b_k
-    terms.append(_product(gram_tiles(x, blocks), gram_b))
+            gram_b, b_times_w = gram_tiles(b, blocks), None
+        terms.append(_product(gram_f[k - 1], gram_b))
     return terms[::-1]
+
+
+def _forward(params, x, blocks):
+    """F_k F_kᵀ by its tiles and F_k, k = 0, …, L-1; None for an F_k that is not held."""
+    gram_f, f, f_times_w = [gram_tiles(x, blocks)], [x], None
+    for k in range(1, len(params)):
+        w_in, w_out = params[k - 1 : k + 1]
+        if _streams(params, k, len(x)):
+            gram, f_times_w = _forward_in_chunks(f[-1], w_in, w_out, blocks)
+            f.append(None)
+        else:
+            f.append(relu(f[-1] @ w_in if f_times_w is None else f_times_w))
+            gram, f_times_w = gram_tiles(f[-1], blocks), None
+        gram_f.append(gram)
+    return gram_f, f
 
 
 # --- symmetry: a Gram matrix by its tiles on and left of the diagonal -----------------------------
@@ -114,14 +127,15 @@ def _blocks(x):
 
 
 def gram_tiles(a, blocks):
-    """A Aᵀ by its tiles."""
-    if len(blocks) == 1:
+    """A Aᵀ by its tiles; in NumPy by one, because BLAS uses the symmetry itself."""
+    if len(blocks) == 1 or isinstance(a, np.ndarray):
         return [a @ a.T]  # without slices XLA compiles a small kernel in three quarters of the time
     return [a[lo:hi] @ a[:hi].T for lo, hi in blocks]
 
 
 def _product(a, b):
-    return list(map(operator.mul, a, b))
+    """A ∘ B by tiles, in place of A where it is NumPy's."""
+    return list(map(operator.imul, a, b))
 
 
 def whole(tiles):
@@ -136,18 +150,7 @@ def whole(tiles):
 # --- memory: the units of a wide layer in chunks --------------------------------------------------
 
 _LARGE = 2**22  # entries of a feature matrix that is not held if it can be helped, 32 MiB
-_CHUNK = 1024  # neurons; larger chunks fall out of the processor's caches
-
-
-def _held_features(params, x):
-    """F_0, …, F_{L-1}; None in place of a layer whose units stream through in chunks."""
-    f = [x]
-    for k, w in enumerate(params[:-1], start=1):
-        if f[-1] is None:
-            f.append(relu(_through(f[-2], params[k - 2], w)))
-        else:
-            f.append(None if _streams(params, k, len(x)) else relu(f[-1] @ w))
-    return f
+_CHUNK = 2048  # neurons; larger chunks fall out of the processor's caches
 
 
 def _streams(params, k, n_samples) -> bool:
@@ -156,42 +159,50 @@ def _streams(params, k, n_samples) -> bool:
     return n_samples * n > _LARGE and n >= before and n > after
 
 
-def _through(f_below, w_in, w_out):
-    """F_k W_{k+1} without F_k."""
+def _forward_in_chunks(f_below, w_in, w_out, blocks):
+    """F_k F_kᵀ and F_k W_{k+1} without F_k."""
 
-    def add(total, chunk):
-        w_in, w_out = chunk
-        return total + relu(f_below @ w_in) @ w_out, None
-
-    zeros = jnp.zeros((len(f_below), w_out.shape[1]), f_below.dtype)
-    return jax.lax.scan(add, zeros, _chunks(w_in, w_out))[0]
-
-
-def _stream(f_below, w_in, w_out, b_above, blocks):
-    """F_k F_kᵀ, B_k B_kᵀ and B_k W_kᵀ without F_k and B_k."""
-
-    def sums(chunk):
-        w_in, w_out = chunk
+    def of_chunk(w_in, w_out):
         f = relu(f_below @ w_in)
-        b = (f > 0) * (b_above @ w_out.T)
-        return gram_tiles(f, blocks), gram_tiles(b, blocks), b @ w_in.T
+        return gram_tiles(f, blocks), f @ w_out
 
-    chunks = _chunks(w_in, w_out)
-    shapes = jax.eval_shape(sums, jax.tree.map(lambda w: w[0], chunks))
+    return _sum_over_chunks(of_chunk, w_in, w_out)
+
+
+def _backward_in_chunks(f_below, w_in, w_out, b_above, blocks, last):
+    """B_k B_kᵀ, and B_k W_kᵀ but for the last layer on the way back, without F_k and B_k."""
+
+    def of_chunk(w_in, w_out):
+        b = (f_below @ w_in > 0) * (b_above @ w_out.T)
+        return gram_tiles(b, blocks), None if last else b @ w_in.T
+
+    return _sum_over_chunks(of_chunk, w_in, w_out)
+
+
+def _sum_over_chunks(of_chunk, w_in, w_out):
+    """Sum a function of columns of W_k and rows of W_{k+1} over chunks of layer k's neurons."""
+    in_numpy = isinstance(w_out, np.ndarray)
+    n_chunks = math.ceil(len(w_out) / (_CHUNK if in_numpy else _CHUNK // 2))
+    size = math.ceil(len(w_out) / n_chunks)
+    if in_numpy:
+        chunks = (slice(i * size, (i + 1) * size) for i in range(n_chunks))
+        return functools.reduce(
+            lambda total, part: jax.tree.map(operator.iadd, total, part),
+            (of_chunk(w_in[:, chunk], w_out[chunk]) for chunk in chunks),
+        )
+
+    surplus = n_chunks * size - len(w_out)  # the last chunk is filled with neurons of weights 0
+    w_in = jnp.pad(w_in, ((0, 0), (0, surplus)))
+    w_out = jnp.pad(w_out, ((0, surplus), (0, 0)))
+
+    def add(i, total):
+        columns = jax.lax.dynamic_slice_in_dim(w_in, i * size, size, axis=1)
+        rows = jax.lax.dynamic_slice_in_dim(w_out, i * size, size)
+        return jax.tree.map(jnp.add, total, of_chunk(columns, rows))
+
+    shapes = jax.eval_shape(of_chunk, w_in[:, :size], w_out[:size])
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    add = lambda total, chunk: (jax.tree.map(jnp.add, total, sums(chunk)), None)  # noqa: E731
-    return jax.lax.scan(add, zeros, chunks)[0]
-
-
-def _chunks(w_in, w_out):
-    """W_k by columns and W_{k+1} by rows; the last chunk is filled with neurons of weights 0."""
-    n = w_in.shape[1]
-    n_chunks = math.ceil(n / _CHUNK)
-    size = math.ceil(n / n_chunks)
-    surplus = n_chunks * size - n
-    w_in = jnp.pad(w_in, ((0, 0), (0, surplus))).reshape(-1, n_chunks, size)
-    w_out = jnp.pad(w_out, ((0, surplus), (0, 0))).reshape(n_chunks, size, -1)
-    return w_in.swapaxes(0, 1), w_out
+    return jax.lax.fori_loop(0, n_chunks, add, zeros)
 
 
 @checked(x=_checks.inputs, depth=_checks.positive_integer)

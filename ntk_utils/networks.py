@@ -195,10 +195,6 @@ def _backward(params, x):
     return backward(params, features(params, x))
 
 
-_LITTLE_WORK = 5e8  # multiplications: a tenth of a second in NumPy, less than XLA needs to compile
-_SMALL = 2**21  # entries of all feature matrices
-
-
 def where_x_lies(function, params, x, *static):
     """Call a jitted function of (params, x, …); where x is placed on a mesh, place what it returns.
 
@@ -220,19 +216,28 @@ def where_x_lies(function, params, x, *static):
 
 
 def without_compiling(function, params, x, *static):
-    """Call a jitted function of (params, x, …), but not compiled, in NumPy, if it has little to do.
+    """Call a jitted function of (params, x, …), but not compiled, in NumPy, where that is faster.
 
-    A sweep over widths and sample sizes meets a new shape at almost every point, and would wait for
-    the compiler most of the time. The function may call no other one that is jitted.
+    The function may call no other one that is jitted.
     """
-    if isinstance(x, jax.core.Tracer) or any(isinstance(w, jax.core.Tracer) for w in params):
-        return function(params, x, *static)
-    entries = len(x) * sum(len(w) for w in params)
-    work = len(x) * (entries + sum(w.size for w in params))
-    if entries > _SMALL or work > _LITTLE_WORK:
+    if any(isinstance(a, jax.core.Tracer) for a in (x, *params)) or not _in_numpy(params, x):
         return function(params, x, *static)
     on_host = function.__wrapped__(tuple(map(np.asarray, params)), np.asarray(x), *static)
     return jax.tree.map(_checks.on_device, on_host)
+
+
+_LITTLE_WORK = 5e8  # multiplications: a tenth of a second in NumPy, less than XLA needs to compile
+
+
+def _in_numpy(params, x) -> bool:
+    """Whether x lies in this machine's memory, or there is little to do.
+
+    On a processor NumPy's BLAS is as fast as XLA's, and a sweep over widths and sample sizes, which
+    meets a new shape at almost every point, need not wait for the compiler.
+    """
+    if not hasattr(x, "devices") or all(device.platform == "cpu" for device in x.devices()):
+        return True
+    return len(x) * sum(len(x) * len(w) + w.size for w in params) <= _LITTLE_WORK
 
 
 @checked(network=is_network)

@@ -66,7 +66,7 @@ class ConditioningReport:
       table: one row a width of the wide layer, and one for the limit (width inf): medians of
         lower, lambda_min (0 where it is rounding), upper and share.
       draws: one row a drawn network: width, seed, lower, lambda_min, upper, share.
-      width: the smallest width at which the kernel is well conditioned, None if none was found.
+      width: the smallest width whose share is half of the limit's, None if none was found.
       singular: whether the limiting kernel itself is singular, so that no width helps.
     """
 
@@ -107,7 +107,7 @@ class ConditioningReport:
         limit = np.full(len(finite), self.table.lambda_min.iloc[-1])
         plotting.limit(ax, widths, limit, label="infinite width")
         if self.width is not None:
-            ax.axvline(self.width, color="grey", linewidth=0.8, label="well conditioned from here")
+            ax.axvline(self.width, color="grey", linewidth=0.8, label="half of the limit's share")
         plotting.log_log(ax, list(widths)).set(
             xlabel="width of the wide layer", ylabel=r"eigenvalue, in units of $K^{(L)}$"
         )
@@ -140,8 +140,8 @@ def conditioning_report(
 
     The widest hidden layer is replaced by layers 2^m times as wide, m negative or positive, from
     the first network with as many weights as samples (below it λ_min = 0); the other widths stay. K̄
-    is called well conditioned when the median of its share over the seeds is at least half of the
-    limit's share. The search ends at the first such width, not before the given one, and at 16 N
+    is near its limit when the median of its share over the seeds is at least half of the limit's
+    share. The search ends at the first such width, not before the given one, and at 16 N
     neurons in any case: narrow other layers may keep K̄ away from the limit at any width. A limit
     whose share is at most 1e-10 is *singular*, of which half is no aim: rows are repeated, or
     nearly, or too many for their dimension. Then the given network alone is drawn.
@@ -275,6 +275,6 @@ def _summary(x, network, limit, width) -> pd.DataFrame:
         "limiting kernel: upper bound L min‖x‖²": float(f"{limit['upper']:.3g}"),
         "limiting kernel: λ_min / mean diagonal": float(f"{limit['share']:.3g}"),
         "network": str(network.widths),
-        "smallest well conditioned width": "none found" if width is None else width,
+        "smallest width with half of the limit's share": "none found" if width is None else width,
     }
     return pd.DataFrame({"value": pd.Series(values, dtype=object)})

@@ -147,8 +147,9 @@ def memorizing_network(
     by Taylor's theorem, since J Δ = y for Δ = `least_norm_step`. No training: one linear system,
     then the smallest scale c that reaches ε, out of c_0, 4 c_0, 16 c_0, …, with Δ/c_0 about as
     large as θ. By this construction Corollary 4.2 of arXiv:2012.11654v5 shows that λ_min(K̄) > 0
-    suffices to fit any labels to any precision; Theorem 4.1 has it with high probability if one
-    layer has of the order of N neurons, up to logarithms. Here λ_min(K̄) is computed.
+    suffices to fit any labels to any precision; Theorem 4.1 has it with high probability, for data
+    under Assumptions 2.1 and 2.2, if one layer has of the order of N neurons, up to logarithms, and
+    those in front of it are not too narrow. Here λ_min(K̄) is computed.
 
     Rounding grows as c where the error falls as 1/c, so that double precision ends at an ε of about
     1e-7 for labels, outputs and weights of order 1.

@@ -420,6 +420,14 @@ BAD_CALLS = {
         bad(ValueError, "r", "integer >= 1", "0", NETWORK, X, 1, r=0),
         bad(TypeError, "r", "integer", "2.0", NETWORK, X, 1, r=2.0),
     ],
+    "nguyen21_feature_width": [
+        *(
+            dataclasses.replace(call, kwargs={**call.kwargs, "delta": 0.1})
+            for call in bad_networks_or_features()
+        ),
+        bad(ValueError, "delta", "between 0 and 1", "1", NETWORK, X, 1, delta=1.0),
+        bad(ValueError, "delta", "> 0", "0.0", NETWORK, X, 1, delta=0.0),
+    ],
     "project_mean_out": bad_samples(),
     "khatri_rao_power": [
         *(dataclasses.replace(call, args=(*call.args, 2)) for call in bad_samples()),
@@ -577,6 +585,12 @@ BAD_CALLS = {
         bad(ValueError, "x", "column", "'width'", AX, TABLE, "width", "y", label=""),
         bad(TypeError, "table", "DataFrame", "int", AX, 3, "n", "y", label=""),
         bad(ValueError, "y", "column", "'value'", AX, TABLE, "n", "value", label=""),
+    ],
+    "plotting.mean": [
+        bad(TypeError, "ax", "matplotlib axes", "str", "ax", X[0], X[0], X[0], label=""),
+    ],
+    "plotting.published": [
+        bad(TypeError, "ax", "matplotlib axes", "str", "ax", X[0], X[0], label=""),
     ],
     "plotting.bound": [
         bad(TypeError, "ax", "matplotlib axes", "Figure", Figure(), X[0], X[0], side="", label=""),

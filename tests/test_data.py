@@ -52,6 +52,17 @@ def test_samples_of_many_sizes_share_one_compilation_of_the_generator(key):
     assert _random._draw._cache_size() == 2
 
 
+@pytest.mark.parametrize("size", [1, 2**16, 2**16 + 1, 2**20, 2**20 + 1, 3 * 2**20, 10**7 + 3])
+def test_a_block_holds_all_that_is_asked_for_and_wastes_little_where_that_costs(size):
+    assert size <= _random._block(size) <= (size * 9 / 8 if size > 2**20 else max(2**16, 4 * size))
+
+
+def test_numbers_do_not_depend_on_the_block_that_they_are_cut_from(key):
+    size = 2**20 + 7
+    (drawn,) = _random.normals([key], [(size,)], [1.0])
+    np.testing.assert_array_equal(drawn, _random._draw(key, 4 * 2**20)[:size])
+
+
 def test_gaussian_entries_have_the_fourth_moment_of_a_gaussian(key):
     x = np.asarray(gaussian(key, 20_000, 4))
     assert abs((x**4).mean() - 3) < 5 * np.sqrt(96 / x.size)

@@ -199,11 +199,11 @@ def test_numpy_lists_and_jax_arrays_give_the_same_kernel(function):
 # --- tiles, chunks, batches -----------------------------------------------------------------------
 
 
-@pytest.fixture(params=["small in NumPy", "all compiled"])
+@pytest.fixture(params=["in NumPy", "compiled"])
 def both_ways(request, monkeypatch):
-    """Once as it is, once with small kernels compiled like large ones."""
-    if request.param == "all compiled":
-        monkeypatch.setattr(networks, "_LITTLE_WORK", 0)
+    """Once as it is on a processor, once compiled as for an accelerator."""
+    if request.param == "compiled":
+        monkeypatch.setattr(networks, "_in_numpy", lambda *_: False)
 
 
 @pytest.mark.usefixtures("both_ways")

@@ -1,6 +1,7 @@
 import functools
 import itertools
 import math
+from types import SimpleNamespace
 
 import helpers
 import hypothesis.strategies as st
@@ -235,7 +236,7 @@ def test_as_stax_draws_weights_of_the_same_shapes_and_deviations(key):
         assert abs((np.asarray(w) ** 2).mean() / beta**2 - 1) < 5 * math.sqrt(2 / w.size)
 
 
-# --- NumPy for what is small, XLA for what is not -------------------------------------------------
+# --- NumPy on a processor, XLA on an accelerator --------------------------------------------------
 
 # widths and samples that no other test uses: a compiled function would be compiled anew for each
 NEW_SHAPES = [((3, 1), 6), ((4, 11, 1), 7), ((3, 5, 1, 1), 9), ((2, 13, 6, 3, 1), 11)]
@@ -244,18 +245,18 @@ OF_WEIGHTS_AND_SAMPLES = [apply, feature_matrices, backward_matrices, empirical_
 
 @pytest.fixture
 def compiled(monkeypatch):
-    """Call a function as for shapes that have much to do."""
+    """Call a function as on an accelerator that has much to do."""
 
     def call(function, *args):
         with monkeypatch.context() as patch:
-            patch.setattr(networks, "_LITTLE_WORK", 0)
+            patch.setattr(networks, "_in_numpy", lambda *_: False)
             return function(*args)
 
     return call
 
 
 @pytest.mark.parametrize("function", [*OF_WEIGHTS_AND_SAMPLES, schur_terms, sandwich, layer_shares])
-def test_nothing_is_compiled_for_small_networks_of_new_shapes(function):
+def test_nothing_is_compiled_for_new_shapes_on_a_processor(function):
     for seed, (widths, n_samples) in enumerate(NEW_SHAPES):
         params, x = draw(widths, seed, n_samples=n_samples)
         with helpers.compilations() as events:
@@ -337,20 +338,29 @@ class Recorder:
         return "in NumPy"
 
 
+class OnDevice(np.ndarray):
+    """Stands in for samples on an accelerator, and takes no memory."""
+
+    platform: str
+
+    def devices(self):
+        return [SimpleNamespace(platform=self.platform)]
+
+
 @pytest.mark.parametrize(
-    ("n_samples", "widths", "expected"),
+    ("platform", "n_samples", "widths", "expected"),
     [
-        (10, (3, 50, 1), "in NumPy"),
-        (1000, (50, 400, 1), "in NumPy"),
-        (1100, (50, 400, 1), "compiled"),  # much work
-        (2, (3, 2**20 - 4, 1), "in NumPy"),
-        (2, (3, 2**20, 1), "compiled"),  # little work, but large features
-        (20, (6000, 6000, 1), "compiled"),  # many weights
+        ("cpu", 10**4, (1000, 8000, 1), "in NumPy"),
+        ("gpu", 1000, (50, 400, 1), "in NumPy"),
+        ("gpu", 1100, (50, 400, 1), "compiled"),  # much work
+        ("gpu", 20, (6000, 6000, 1), "compiled"),  # many weights
     ],
 )
-def test_what_is_large_in_work_or_in_memory_is_compiled(n_samples, widths, expected, monkeypatch):
+def test_what_an_accelerator_does_sooner_than_numpy_is_compiled_and_nothing_on_a_processor(
+    platform, n_samples, widths, expected, monkeypatch
+):
     monkeypatch.setattr(networks._checks, "on_device", lambda result: result)
-    # arrays that take no memory
     params = [np.broadcast_to(0.0, shape) for shape in itertools.pairwise(widths)]
-    x = np.broadcast_to(0.0, (n_samples, widths[0]))
+    x = np.broadcast_to(0.0, (n_samples, widths[0])).view(OnDevice)
+    x.platform = platform
     assert networks.without_compiling(Recorder(), params, x) == expected

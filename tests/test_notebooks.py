@@ -117,13 +117,14 @@ def test_every_claim_is_judged_once(path):
 
 
 @for_each_notebook
-def test_no_cell_is_longer_than_20_lines_and_the_code_than_180(path):
+def test_no_cell_is_longer_than_20_lines_and_the_code_than_190(path):
     _, *lengths = [
         sum(bool(line.strip()) for line in source(cell).splitlines())
         for cell in cells(path, "code")
     ]  # the first one imports
     assert max(lengths) <= 20
-    assert sum(lengths) <= (80 if path.stem.startswith("00") else 180)
+    # 03 reproduces the paper's figure besides
+    assert sum(lengths) <= {"00": 80, "03": 230}.get(path.stem[:2], 190)
 
 
 @for_each_notebook

@@ -81,7 +81,7 @@ def test_the_widest_hidden_layer_is_the_one_that_is_searched(key):
 def test_a_bottleneck_of_one_neuron_leaves_the_search_without_an_answer(key):
     report = conditioning_report(uniform_sphere(key, 30, 10), (10, 32, 1, 1))
     assert report.width is None
-    assert report.summary.value["smallest well conditioned width"] == "none found"
+    assert report.summary.value["smallest width with half of the limit's share"] == "none found"
     assert max(report.draws.width) == 256  # the last of 32 · 2^m that is at most 16 N = 480
     assert report.plot(Figure().subplots()).get_legend() is not None
 
@@ -185,7 +185,7 @@ def test_a_limit_that_is_singular_is_called_so_and_has_no_width(name):
     report = conditioning_report(SINGULAR[name], scale="none", seeds=[0])
     assert report.singular
     assert report.width is None
-    answer = report.summary.value["smallest well conditioned width"]
+    answer = report.summary.value["smallest width with half of the limit's share"]
     assert answer == "the limit is singular"
     assert answer in str(report)
     assert report.table.lower[np.inf] == 0

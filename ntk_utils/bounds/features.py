@@ -2,7 +2,7 @@
 
 Section 5 of Nguyen, Mondelli, Montúfar, "Tight bounds on the smallest eigenvalue of the neural
 tangent kernel for deep ReLU networks" (ICML 2021, arXiv:2012.11654v5), and what it takes to look at
-it: Lemmas 5.3 and 5.4, Khatri–Rao powers, and the mean Gram matrix of the next layer.
+it: Lemmas 5.2 to 5.4, Khatri–Rao powers, and the mean Gram matrix of the next layer.
 """
 
 import functools
@@ -19,7 +19,12 @@ from ntk_utils._scale import polar
 from ntk_utils.bounds.hermite import hermite_coefficient
 from ntk_utils.kernels import angles, arc_cosine
 from ntk_utils.networks import Network, is_network
-from ntk_utils.spectra import ROUNDINGS, certain_smallest_eigenvalue
+from ntk_utils.spectra import (
+    ROUNDINGS,
+    certain_smallest_eigenvalue,
+    rounding_error,
+    smallest_eigenvalue,
+)
 
 _MOST_COLUMNS = 10**7
 _HIGHEST_ORDER = 40
@@ -191,6 +196,43 @@ def nguyen21_mean_feature_gram_lower(
     of_power = certain_smallest_eigenvalue((u @ u.T) ** r, r * (2 * u.shape[1] + 16))
     scale = network.widths[k] * network.betas[k - 1] ** 2 * hermite_coefficient(r) ** 2
     return float(scale * largest**2 * of_power)
+
+
+@checked(
+    network=is_network, f=_checks.inputs, k=_checks.positive_integer, delta=_checks.positive_number
+)
+def nguyen21_feature_width(
+    network: Network, f: Float[ArrayLike, "N _"], k: int, *, delta: float
+) -> float:
+    """Return how many neurons Lemma 5.2 asks of layer k, with 1 for its unknown constant c.
+
+        max(N, c Q max(1, log 4Q) log(N/δ)),   Q = β_k² ‖F_{k-1}‖_F² / λ,
+
+    λ the smallest eigenvalue of `mean_feature_gram` for one neuron, over n_k. From so many neurons
+    on, σ_min(F_k)² >= n_k λ / 4 with probability at least 1 - δ over W_k. Q does not depend on β_k.
+
+    Source: Lemma 5.2 of arXiv:2012.11654v5, in which the layers are numbered one lower.
+
+    Args:
+      network: widths and betas; n_k itself plays no role.
+      f: the features F_{k-1}, shape (N, n_{k-1}); the samples themselves for k = 1.
+      k: hidden layer, 1 <= k <= L-1.
+      delta: δ, between 0 and 1.
+
+    Returns: the number; inf where λ is 0 or not told from it (`rounding_error`).
+
+    Raises:
+      ValueError: f does not have n_{k-1} columns, k is no hidden layer, δ is not below 1.
+    """
+    if delta >= 1:
+        raise ValueError(f"delta: expected a number between 0 and 1, got {delta}")
+    gram = mean_feature_gram(network, f, k)
+    smallest = smallest_eigenvalue(gram)
+    if smallest <= rounding_error(gram):
+        return math.inf
+    of_one = smallest / network.widths[k]
+    q = network.betas[k - 1] ** 2 * float((f**2).sum()) / of_one
+    return max(len(f), q * max(1, math.log(4 * q)) * math.log(len(f) / delta))
 
 
 @checked(x=_checks.inputs)

@@ -3,6 +3,8 @@
 | role | drawn as |
 |---|---|
 | measured | markers at the median, band from the smallest to the largest seed |
+| mean of many trials | markers at the mean, band of one standard deviation on either side |
+| published | black crosses |
 | lower bound, upper bound | dashed, dotted |
 | infinite-width limit | solid black |
 | reference slope | thin grey |
@@ -132,6 +134,37 @@ def measured(ax: Axes, table: pd.DataFrame, x: str, y: str, *, label: str) -> Ax
     ax.fill_between(
         by_x.min().index, by_x.min(), by_x.max(), color=line.get_color(), alpha=0.25, linewidth=0
     )
+    return ax
+
+
+def mean(ax: Axes, x: ArrayLike, mean: ArrayLike, sd: ArrayLike, *, label: str) -> Axes:
+    """Draw the mean over many trials, and one standard deviation on either side as a band.
+
+    Args:
+      ax: axes to draw on.
+      x: abscissas of the curve.
+      mean: means of the trials.
+      sd: standard deviation of a single trial.
+      label: name of the series in the legend.
+    """
+    _is_axes(ax)
+    x, mean, sd = np.asarray(x), np.asarray(mean), np.asarray(sd)
+    (line,) = ax.plot(x, mean, label=label)
+    ax.fill_between(x, mean - sd, mean + sd, color=line.get_color(), alpha=0.25, linewidth=0)
+    return ax
+
+
+def published(ax: Axes, x: ArrayLike, y: ArrayLike, *, label: str) -> Axes:
+    """Draw points that were read off a published figure, as black crosses.
+
+    Args:
+      ax: axes to draw on.
+      x: abscissas of the points.
+      y: ordinates of the points.
+      label: name in the legend.
+    """
+    _is_axes(ax)
+    ax.plot(np.asarray(x), np.asarray(y), "x", color="black", label=label, zorder=3)
     return ax
 
 

@@ -16,11 +16,12 @@ print(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) /
 
 @pytest.fixture
 def report():
-    """Keep a figure, beside its target if it has one, for the table at the end of the run."""
+    """Print a figure, beside its target if it has one; all of them again at the end of the run."""
 
     def keep(figure, value, target="", met=True):
         verdict = "met" if met else "MISSED"
         ROWS.append((figure, value, target, verdict if target else ""))
+        print("", *ROWS[-1], sep="  ", flush=True)  # a run that is stopped has lost nothing
 
     return keep
 

@@ -19,6 +19,7 @@ from ntk_utils import (
     mean_feature_gram_lower_bound,
     mean_feature_norms_squared,
     nguyen21_feature_sigma_min_squared,
+    nguyen21_feature_width,
     nguyen21_mean_feature_gram_lower,
     project_mean_out,
     smallest_eigenvalue,
@@ -265,6 +266,33 @@ def test_lemma_5_3_gives_zero_for_a_repeated_row_an_odd_order_or_zeros_and_does_
     huge = nguyen21_mean_feature_gram_lower(network, 1e100 * x, 1, r=8)
     small = nguyen21_mean_feature_gram_lower(network, x, 1, r=8)
     assert huge == pytest.approx(1e200 * small, rel=1e-6)
+
+
+def test_lemma_5_2_agrees_with_its_formula_written_out(key):
+    network, f = Network((7, 12, 5, 1), (0.4, 1.3, 1.0)), gaussian(key, 9, 7)
+    one = mean_feature_gram(Network((7, 1, 1), (0.4, 1.0)), f, 1)
+    q = 0.4**2 * np.linalg.norm(f) ** 2 / np.linalg.eigvalsh(one)[0]
+    expected = q * np.log(4 * q) * np.log(9 / 0.05)
+    assert expected > 9
+    assert nguyen21_feature_width(network, f, 1, delta=0.05) == pytest.approx(expected)
+
+
+def test_lemma_5_2_keeps_a_quarter_at_its_width_and_not_at_as_many_neurons_as_samples(key):
+    key_x, *keys = jax.random.split(key, 6)
+    x = gaussian(key_x, 30, 30)
+    width = math.ceil(nguyen21_feature_width(Network((30, 1, 1)), x, 1, delta=0.1))
+    for n, keeps in ((width, True), (30, False)):
+        network = Network((30, n, 1))
+        quarter = np.linalg.eigvalsh(mean_feature_gram(network, x, 1))[0] / 4
+        drawn = [feature_matrices(init_params(network, key), x)[1] for key in keys]
+        assert [sigma_min_squared(f) >= quarter for f in drawn] == [keeps] * 5
+
+
+def test_lemma_5_2_asks_for_infinitely_many_neurons_when_a_row_is_repeated(key):
+    x = gaussian(key, 8, 8)
+    repeated = np.vstack([x, x[:1]])
+    assert nguyen21_feature_width(Network((8, 1, 1)), repeated, 1, delta=0.1) == math.inf
+    assert nguyen21_feature_width(Network((8, 1, 1)), x, 1, delta=0.1) < math.inf
 
 
 def test_projecting_the_mean_out_gives_the_matrix_of_lemma_5_4():

@@ -86,6 +86,21 @@ def test_a_bound_takes_the_colour_of_its_series_when_asked(ax):
     assert ax.lines[0].get_color() == "tab:red"
 
 
+def test_a_mean_has_a_band_of_one_standard_deviation_on_either_side(ax):
+    plotting.mean(ax, [10, 40], [2.0, 5.0], [0.5, 2.0], label="mean")
+    np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[10, 2.0], [40, 5.0]])
+    corners = {tuple(vertex) for vertex in ax.collections[0].get_paths()[0].vertices}
+    assert corners == {(10, 1.5), (10, 2.5), (40, 3.0), (40, 7.0)}
+
+
+def test_published_points_are_black_crosses_without_a_line(ax):
+    plotting.published(ax, [1, 2], [3, 4], label="published")
+    (points,) = ax.lines
+    assert (points.get_marker(), points.get_linestyle()) == ("x", "None")
+    assert to_rgb(points.get_color()) == (0, 0, 0)
+    np.testing.assert_array_equal(points.get_xydata(), [[1, 3], [2, 4]])
+
+
 def test_the_limit_is_a_solid_black_line(ax):
     plotting.limit(ax, [1, 2], [3, 4], label="limit")
     (line,) = ax.lines
@@ -127,12 +142,14 @@ def test_a_spectrum_descends_on_a_logarithmic_scale_and_omits_what_is_not_positi
     "draw",
     [
         lambda ax: plotting.measured(ax, TABLE, "n", "value", label=""),
+        lambda ax: plotting.mean(ax, [1, 2], [3, 4], [1, 1], label=""),
+        lambda ax: plotting.published(ax, [1, 2], [3, 4], label=""),
         lambda ax: plotting.bound(ax, [1, 2], [3, 4], side="upper", label=""),
         lambda ax: plotting.limit(ax, [1, 2], [3, 4], label=""),
         lambda ax: plotting.reference_slope(ax, [1, 2], 1.0, through=(1, 1), label=""),
         lambda ax: plotting.spectrum(ax, [1.0, 2.0], label=""),
     ],
-    ids=["measured", "bound", "limit", "reference_slope", "spectrum"],
+    ids=["measured", "mean", "published", "bound", "limit", "reference_slope", "spectrum"],
 )
 def test_every_function_draws_on_the_axes_it_is_given_and_returns_them(draw):
     _, (first, current) = plt.subplots(1, 2)

@@ -122,6 +122,12 @@ def test_draws_of_neighbouring_points_and_seeds_are_uncorrelated():
     assert abs(along_seeds) < 4 / np.sqrt(25 * 39)
 
 
+def test_the_last_digits_of_a_float_which_differ_between_processors_do_not_change_the_draws():
+    values = [np.exp(0.7), np.nextafter(np.exp(0.7), 0), np.exp(0.7) + 1e-9]
+    drawn = [quiet_sweep(uniform, [{"a": [v, 1], "b": v}], [0]).value.item() for v in values]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
 def test_the_progress_bar_shows_when_asked_for_and_changes_no_number(capsys, monkeypatch):
     monkeypatch.delenv("TQDM_DISABLE")  # of these tests
     silent = sweep(draws, {"n": [1, 2]}, [0], progress=False)
