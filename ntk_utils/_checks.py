@@ -40,7 +40,7 @@ def checked(**checks: Callable):
                 if len(y) != len(x):
                     raise ValueError(f"y: expected {len(x)} labels, one a sample, got {len(y)}")
             with _off_the_mesh(bound.arguments.values()):
-                return function(*bound.args, **bound.kwargs)
+                return function(**bound.arguments)
 
         return at_the_door
 

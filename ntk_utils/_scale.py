@@ -20,7 +20,7 @@ def polar(x) -> tuple[np.ndarray, np.ndarray]:
 def without_scale(array) -> tuple[np.ndarray, int]:
     """The array over 2^e, its largest entry then in [1/2, 1), and e; exact, and (0, 0) for 0."""
     array = np.asarray(array)
-    exponent = math.frexp(np.abs(array).max())[1]
+    exponent = math.frexp(max(array.max(), -array.min()))[1]
     if abs(exponent) < 1000:  # the product with a power of two is exact, and much faster
         return array * math.ldexp(1.0, -exponent), exponent
     return np.ldexp(array, -exponent), exponent
