@@ -63,6 +63,7 @@ from .lab.exponents import fit_exponent as fit_exponent
 from .lab.plotting import use_style as use_style
 from .lab.sweep import sweep as sweep
 from .networks import Network as Network
+from .networks import SmoothedLeakyReLU as SmoothedLeakyReLU
 from .networks import apply as apply
 from .networks import as_stax as as_stax
 from .networks import backward_matrices as backward_matrices

@@ -19,11 +19,20 @@ from jaxtyping import Array, Float
 from ntk_utils import _checks
 from ntk_utils._checks import checked
 from ntk_utils._scale import polar
-from ntk_utils.networks import Network, Params, is_network, relu, where_x_lies
+from ntk_utils.networks import (
+    Activation,
+    Network,
+    Params,
+    activate,
+    is_relu_network,
+    where_x_lies,
+)
 
 
-@checked(params=_checks.weights, x=_checks.placed_inputs)
-def empirical_ntk(params: Params, x: Float[ArrayLike, "N d"]) -> Float[Array, "N N"]:
+@checked(params=_checks.weights, x=_checks.placed_inputs, activation=_checks.elementwise)
+def empirical_ntk(
+    params: Params, x: Float[ArrayLike, "N d"], *, activation: Activation = jax.nn.relu
+) -> Float[Array, "N N"]:
     """Compute the empirical NTK without the Jacobian.
 
         K̄ = J Jᵀ = Σ_{k=0}^{L-1} (F_k F_kᵀ) ∘ (B_{k+1} B_{k+1}ᵀ),
@@ -40,19 +49,22 @@ def empirical_ntk(params: Params, x: Float[ArrayLike, "N d"]) -> Float[Array, "N
       params: (W_1, …, W_L).
       x: samples, shape (N, d). If its rows are placed over several devices (`jax.sharding`), so are
         those of K̄, and each device computes its own.
+      activation: σ.
 
     Returns: K̄, shape (N, N), positive semidefinite; the limit of `limiting_ntk` is that of
-      K̄ ∏_{l=1}^{L-1} 2/n_l for weights of variance 1.
+      K̄ ∏_{l=1}^{L-1} 2/n_l for weights of variance 1, and the ReLU.
 
     Raises:
       ValueError, TypeError: matrices that do not fit together or do not fit x, non-finite entries,
-        a wrong rank.
+        a wrong rank, an activation that is not an elementwise function of JAX.
     """
-    return where_x_lies(_empirical_ntk, params, x, _blocks(x))
+    return where_x_lies(_empirical_ntk, params, x, _blocks(x), activation)
 
 
-@checked(params=_checks.weights, x=_checks.placed_inputs)
-def layer_ntks(params: Params, x: Float[ArrayLike, "N d"]) -> Float[Array, "L N N"]:
+@checked(params=_checks.weights, x=_checks.placed_inputs, activation=_checks.elementwise)
+def layer_ntks(
+    params: Params, x: Float[ArrayLike, "N d"], *, activation: Activation = jax.nn.relu
+) -> Float[Array, "L N N"]:
     """Compute the L terms of the empirical NTK, one for each weight matrix.
 
     Entry k = 0, …, L-1 is (F_k F_kᵀ) ∘ (B_{k+1} B_{k+1}ᵀ): the NTK of a network of which W_{k+1}
@@ -62,53 +74,58 @@ def layer_ntks(params: Params, x: Float[ArrayLike, "N d"]) -> Float[Array, "L N 
     Args:
       params: (W_1, …, W_L).
       x: samples, shape (N, d).
+      activation: σ.
 
     Returns: the terms, shape (L, N, N).
     """
-    return where_x_lies(_layer_ntks, params, x, _blocks(x))
+    return where_x_lies(_layer_ntks, params, x, _blocks(x), activation)
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def _empirical_ntk(params, x, blocks):
-    terms = _layer_terms(params, x, blocks)
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _empirical_ntk(params, x, blocks, activation):
+    terms = _layer_terms(params, x, blocks, activation)
     return whole([functools.reduce(operator.iadd, tiles) for tiles in zip(*terms, strict=True)])
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def _layer_ntks(params, x, blocks):
-    terms = [whole(tiles) for tiles in _layer_terms(params, x, blocks)]
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _layer_ntks(params, x, blocks, activation):
+    terms = [whole(tiles) for tiles in _layer_terms(params, x, blocks, activation)]
     return x.__array_namespace__().stack(terms)
 
 
-def _layer_terms(params, x, blocks):
+def _layer_terms(params, x, blocks, activation):
     """The terms (F_k F_kᵀ) ∘ (B_{k+1} B_{k+1}ᵀ), k = 0, …, L-1, each as a list of tiles."""
-    gram_f, f = _forward(params, x, blocks)
+    gram_f, f, slopes = _forward(params, x, blocks, activation)
     b, b_times_w = x.__array_namespace__().ones_like(x[:, :1]), None
     terms = [_product(gram_f[-1], gram_tiles(b, blocks))]
     for k in range(len(params) - 1, 0, -1):  # here b is B_{k+1}, or b_times_w is B_{k+1} W_{k+1}ᵀ
         w_in, w_out = params[k - 1 : k + 1]
-        if f[k] is None:
-            gram_b, b_times_w = _backward_in_chunks(f[k - 1], w_in, w_out, b, blocks, last=k == 1)
+        if slopes[k] is None:
+            gram_b, b_times_w = _backward_in_chunks(
+                f[k - 1], w_in, w_out, b, blocks, activation, last=k == 1
+            )
         else:
-            b = (f[k] > 0) * (b @ w_out.T if b_times_w is None else b_times_w)
+            b = slopes[k] * (b @ w_out.T if b_times_w is None else b_times_w)
             gram_b, b_times_w = gram_tiles(b, blocks), None
         terms.append(_product(gram_f[k - 1], gram_b))
     return terms[::-1]
 
 
-def _forward(params, x, blocks):
-    """F_k F_kᵀ by its tiles and F_k, k = 0, …, L-1; None for an F_k that is not held."""
-    gram_f, f, f_times_w = [gram_tiles(x, blocks)], [x], None
+def _forward(params, x, blocks, activation):
+    """F_k F_kᵀ by its tiles, F_k and σ'(G_k), k = 0, …, L-1; None for an F_k that is not held."""
+    gram_f, f, slopes, f_times_w = [gram_tiles(x, blocks)], [x], [None], None
     for k in range(1, len(params)):
         w_in, w_out = params[k - 1 : k + 1]
         if _streams(params, k, len(x)):
-            gram, f_times_w = _forward_in_chunks(f[-1], w_in, w_out, blocks)
-            f.append(None)
+            gram, f_times_w = _forward_in_chunks(f[-1], w_in, w_out, blocks, activation)
+            f_k, slope = None, None
         else:
-            f.append(relu(f[-1] @ w_in if f_times_w is None else f_times_w))
-            gram, f_times_w = gram_tiles(f[-1], blocks), None
+            f_k, slope = activate(activation, f[-1] @ w_in if f_times_w is None else f_times_w)
+            gram, f_times_w = gram_tiles(f_k, blocks), None
         gram_f.append(gram)
-    return gram_f, f
+        f.append(f_k)
+        slopes.append(slope)
+    return gram_f, f, slopes
 
 
 # --- symmetry: a Gram matrix by its tiles on and left of the diagonal -----------------------------
@@ -159,21 +176,21 @@ def _streams(params, k, n_samples) -> bool:
     return n_samples * n > _LARGE and n >= before and n > after
 
 
-def _forward_in_chunks(f_below, w_in, w_out, blocks):
+def _forward_in_chunks(f_below, w_in, w_out, blocks, activation):
     """F_k F_kᵀ and F_k W_{k+1} without F_k."""
 
     def of_chunk(w_in, w_out):
-        f = relu(f_below @ w_in)
+        f, _ = activate(activation, f_below @ w_in)
         return gram_tiles(f, blocks), f @ w_out
 
     return _sum_over_chunks(of_chunk, w_in, w_out)
 
 
-def _backward_in_chunks(f_below, w_in, w_out, b_above, blocks, last):
+def _backward_in_chunks(f_below, w_in, w_out, b_above, blocks, activation, last):
     """B_k B_kᵀ, and B_k W_kᵀ but for the last layer on the way back, without F_k and B_k."""
 
     def of_chunk(w_in, w_out):
-        b = (f_below @ w_in > 0) * (b_above @ w_out.T)
+        b = activate(activation, f_below @ w_in)[1] * (b_above @ w_out.T)
         return gram_tiles(b, blocks), None if last else b @ w_in.T
 
     return _sum_over_chunks(of_chunk, w_in, w_out)
@@ -191,18 +208,17 @@ def _sum_over_chunks(of_chunk, w_in, w_out):
             (of_chunk(w_in[:, chunk], w_out[chunk]) for chunk in chunks),
         )
 
-    surplus = n_chunks * size - len(w_out)  # the last chunk is filled with neurons of weights 0
-    w_in = jnp.pad(w_in, ((0, 0), (0, surplus)))
-    w_out = jnp.pad(w_out, ((0, surplus), (0, 0)))
-
     def add(i, total):
         columns = jax.lax.dynamic_slice_in_dim(w_in, i * size, size, axis=1)
         rows = jax.lax.dynamic_slice_in_dim(w_out, i * size, size)
         return jax.tree.map(jnp.add, total, of_chunk(columns, rows))
 
-    shapes = jax.eval_shape(of_chunk, w_in[:, :size], w_out[:size])
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    return jax.lax.fori_loop(0, n_chunks, add, zeros)
+    n_full, n_left = divmod(len(w_out), size)
+    first = of_chunk(w_in[:, n_full * size :], w_out[n_full * size :]) if n_left else None
+    if first is None:
+        shapes = jax.eval_shape(of_chunk, w_in[:, :size], w_out[:size])
+        first = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    return jax.lax.fori_loop(0, n_full, add, first)
 
 
 @checked(x=_checks.inputs, depth=_checks.positive_integer)
@@ -316,7 +332,7 @@ def _angle(versine):
     return 2 * np.arcsin(np.sqrt(np.clip(versine / 2, 0, 1)))
 
 
-@checked(network=is_network, x=_checks.inputs)
+@checked(network=is_relu_network, x=_checks.inputs)
 def wide_layer_ntks(network: Network, x: Float[ArrayLike, "N d"]) -> Float[np.ndarray, "L N N"]:
     """Return what the layer terms of a network of these widths would be if all of them were large.
 

@@ -1,19 +1,22 @@
-"""Fully connected ReLU networks in the standard parametrization, without biases.
+"""Fully connected networks in the standard parametrization, without biases.
 
     f_0(x) = x,   f_l(x) = σ(W_lᵀ f_{l-1}(x)) for l = 1, …, L-1,   f_L(x) = W_Lᵀ f_{L-1}(x),
 
-with σ(u) = max(u, 0), σ'(0) = 0, and weight matrices W_l of shape (n_{l-1}, n_l), n_0 = d, n_L = 1,
-whose entries are independent N(0, β_l²). Nothing is divided by √n. L counts weight matrices: L = 3
-has two hidden layers, and L = 1 is the linear model.
+with weight matrices W_l of shape (n_{l-1}, n_l), n_0 = d, n_L = 1, whose entries are independent
+N(0, β_l²). Nothing is divided by √n. L counts weight matrices: L = 3 has two hidden layers, and L =
+1 is the linear model. Unless an activation σ is given, it is the ReLU, σ(u) = max(u, 0), σ'(0) = 0.
 """
 
+import functools
 import itertools
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import SupportsFloat, SupportsIndex
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -27,27 +30,35 @@ from ntk_utils._random import normals
 Params = Sequence[Float[ArrayLike, "_ _"]]
 """The L weight matrices W_1, …, W_L: shapes (d, n_1), (n_1, n_2), …, (n_{L-1}, 1)."""
 
+Activation = Callable[[Array], Array]
+"""An activation σ: an elementwise function of JAX, which differentiates it."""
+
 _VARIANCE_TIMES_FAN_IN = {"lecun": 1.0, "he": 2.0}
 
 
 @dataclass(frozen=True)
 class Network:
-    """Describe a network by its widths and the law of its initial weights.
+    """Describe a network by its widths, the law of its initial weights, and its activation.
 
     Args:
       widths: (d, n_1, …, n_{L-1}, 1), positive integers; the output is scalar.
       init: "lecun" (β_l² = 1/n_{l-1}), "he" (β_l² = 2/n_{l-1}), or the L standard deviations β_1,
         …, β_L themselves.
+      activation: σ, an elementwise function such as `jax.numpy.tanh`. What is proved or computed
+        for the ReLU alone refuses a network with another one.
 
     Raises:
       ValueError, TypeError: widths that are not positive integers or do not end in 1, an unknown
-        name, a number of betas other than L, betas that are not positive.
+        name, a number of betas other than L, betas that are not positive, an activation that is not
+        an elementwise function of JAX.
     """
 
     widths: Sequence[SupportsIndex]
     init: str | Sequence[SupportsFloat] = "lecun"
+    activation: Activation = jax.nn.relu
 
     def __post_init__(self):
+        _checks.elementwise("activation", self.activation)
         if isinstance(self.widths, str) or not isinstance(self.widths, Sequence):
             raise TypeError(
                 f"widths: expected a sequence (d, n_1, …, n_(L-1), 1), got {self.widths!r}"
@@ -96,6 +107,53 @@ class Network:
 is_network = _checks.instance_of(Network)
 
 
+def is_relu_network(name: str, value) -> Network:
+    """A network whose activation is the ReLU."""
+    network = is_network(name, value)
+    if network.activation is not jax.nn.relu:
+        raise ValueError(
+            f"{name}: expected a ReLU network, got one with the activation {network.activation}"
+        )
+    return network
+
+
+@dataclass(frozen=True)
+class SmoothedLeakyReLU:
+    """The leaky ReLU max(γu, u), smoothed: for the theorems that ask for a smooth activation.
+
+        σ(u) = γ u + (1-γ) (u Φ(u/s) + s φ(u/s)) - (1-γ)²/(2πβ),   s = (1-γ)/(β √(2π)),
+
+    Φ and φ the distribution function and the density of N(0, 1). It has σ(0) = 0, |σ(u)| <= |u|,
+    γ < σ'(u) = γ + (1-γ) Φ(u/s) < 1 and |σ''| <= β, and tends to the leaky ReLU as β → ∞.
+
+    Source: the example of Nguyen and Mondelli, arXiv:2002.07867, a convolution with a Gaussian,
+      integrated here.
+
+    Args:
+      gamma: γ, the slope of the negative side, 0 < γ < 1.
+      beta: β > 0, the bound on the second derivative.
+
+    Raises:
+      ValueError, TypeError: γ or β out of range, or no numbers.
+    """
+
+    gamma: SupportsFloat = 0.5
+    beta: SupportsFloat = 1.0
+
+    def __post_init__(self):
+        for name in ("gamma", "beta"):
+            _checks.positive_number(name, getattr(self, name))
+        if self.gamma >= 1:
+            raise ValueError(f"gamma: expected a number between 0 and 1, got {self.gamma}")
+
+    def __call__(self, u: Float[ArrayLike, "..."]) -> Float[Array, "..."]:
+        """σ of every entry."""
+        rest = 1 - self.gamma
+        s = rest / (self.beta * math.sqrt(2 * math.pi))
+        smoothed = u * jax.scipy.stats.norm.cdf(u / s) + s * jax.scipy.stats.norm.pdf(u / s)
+        return self.gamma * u + rest * (smoothed - rest / (2 * math.pi * self.beta))
+
+
 @checked(network=is_network, key=_checks.random_key)
 def init_params(network: Network, key: Key[Array, ""]) -> tuple[Float[Array, "_ _"], ...]:
     """Draw the weights: (W_l)_ij independent N(0, β_l²), float64.
@@ -112,35 +170,41 @@ def init_params(network: Network, key: Key[Array, ""]) -> tuple[Float[Array, "_ 
     return normals(jax.random.split(key, network.depth), shapes, network.betas)
 
 
-@checked(params=_checks.weights, x=_checks.placed_inputs)
-def apply(params: Params, x: Float[ArrayLike, "N d"]) -> Float[Array, " N"]:
+@checked(params=_checks.weights, x=_checks.placed_inputs, activation=_checks.elementwise)
+def apply(
+    params: Params, x: Float[ArrayLike, "N d"], *, activation: Activation = jax.nn.relu
+) -> Float[Array, " N"]:
     """Evaluate the network, f_L(x_i) for every row of x.
 
     Args:
       params: (W_1, …, W_L).
       x: samples, shape (N, d).
+      activation: σ.
 
     Returns: the N outputs, shape (N,).
     """
-    return where_x_lies(_outputs, params, x)
+    return where_x_lies(_outputs, params, x, activation)
 
 
-@checked(params=_checks.weights, x=_checks.placed_inputs)
-def feature_matrices(params: Params, x: Float[ArrayLike, "N d"]) -> tuple[Float[Array, "N _"], ...]:
+@checked(params=_checks.weights, x=_checks.placed_inputs, activation=_checks.elementwise)
+def feature_matrices(
+    params: Params, x: Float[ArrayLike, "N d"], *, activation: Activation = jax.nn.relu
+) -> tuple[Float[Array, "N _"], ...]:
     """Return the feature matrices F_0, …, F_{L-1}: row i of F_k is f_k(x_i), and F_0 = X.
 
     Args:
       params: (W_1, …, W_L).
       x: samples, shape (N, d).
+      activation: σ.
 
     Returns: L matrices, F_k of shape (N, n_k).
     """
-    return where_x_lies(_features, params, x)
+    return where_x_lies(_features, params, x, activation)
 
 
-@checked(params=_checks.weights, x=_checks.placed_inputs)
+@checked(params=_checks.weights, x=_checks.placed_inputs, activation=_checks.elementwise)
 def backward_matrices(
-    params: Params, x: Float[ArrayLike, "N d"]
+    params: Params, x: Float[ArrayLike, "N d"], *, activation: Activation = jax.nn.relu
 ) -> tuple[Float[Array, "N _"], ...]:
     """Return the backward matrices B_1, …, B_L.
 
@@ -153,46 +217,61 @@ def backward_matrices(
     Args:
       params: (W_1, …, W_L).
       x: samples, shape (N, d).
+      activation: σ.
 
     Returns: L matrices, B_k of shape (N, n_k), first B_1.
     """
-    return where_x_lies(_backward, params, x)
+    return where_x_lies(_backward, params, x, activation)
 
 
 # not jitted, because without_compiling runs what calls them in NumPy
-def outputs(params, x):
+def outputs(params, x, activation=jax.nn.relu):
     """`apply`, unchecked."""
-    return (features(params, x)[-1] @ params[-1])[:, 0]
+    return (forward(params, x, activation)[0][-1] @ params[-1])[:, 0]
 
 
-def features(params, x):
-    """`feature_matrices`, unchecked."""
-    matrices = [x]
+def forward(params, x, activation=jax.nn.relu):
+    """F_0, …, F_{L-1}, and the slopes σ'(G_1), …, σ'(G_{L-1}), G_k = F_{k-1} W_k."""
+    matrices, slopes = [x], []
     for w in params[:-1]:
-        matrices.append(relu(matrices[-1] @ w))
-    return tuple(matrices)
+        f, slope = activate(activation, matrices[-1] @ w)
+        matrices.append(f)
+        slopes.append(slope)
+    return tuple(matrices), tuple(slopes)
 
 
-def relu(g):
-    """σ, with σ'(0) = 0, of an array of JAX or of NumPy."""
-    return jax.nn.relu(g) if isinstance(g, jax.Array) else np.maximum(g, 0)
-
-
-def backward(params, feature_matrices):
-    """`backward_matrices`, unchecked, from F_0, …, F_{L-1}: σ'(g_k) = 1 exactly where F_k > 0."""
-    xp = feature_matrices[0].__array_namespace__()
-    matrices = [xp.ones_like(feature_matrices[0][:, :1])]
-    for w, f in zip(params[:0:-1], feature_matrices[:0:-1], strict=True):
-        matrices.append((f > 0) * (matrices[-1] @ w.T))
+def backward(params, x, slopes):
+    """`backward_matrices`, unchecked, from the slopes σ'(G_1), …, σ'(G_{L-1})."""
+    matrices = [x.__array_namespace__().ones_like(x[:, :1])]
+    for w, slope in zip(params[:0:-1], reversed(slopes), strict=True):
+        matrices.append(slope * (matrices[-1] @ w.T))
     return tuple(reversed(matrices))
 
 
-_outputs, _features = jax.jit(outputs), jax.jit(features)
+def activate(activation, g):
+    """σ(g) and σ'(g), of an array of JAX or of NumPy; a slope of the ReLU is True or False."""
+    if activation is jax.nn.relu:
+        return (np.maximum(g, 0) if isinstance(g, np.ndarray) else jax.nn.relu(g)), g > 0
+    of_g = _value_and_slope(activation, g)
+    return tuple(map(np.asarray, of_g)) if isinstance(g, np.ndarray) else of_g
 
 
-@jax.jit
-def _backward(params, x):
-    return backward(params, features(params, x))
+@functools.partial(jax.jit, static_argnums=0)
+def _value_and_slope(activation, g):
+    return jax.jvp(activation, (g,), (jnp.ones_like(g),))
+
+
+_outputs = jax.jit(outputs, static_argnums=2)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _features(params, x, activation):
+    return forward(params, x, activation)[0]
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _backward(params, x, activation):
+    return backward(params, x, forward(params, x, activation)[1])
 
 
 def where_x_lies(function, params, x, *static):
@@ -246,22 +325,34 @@ def as_stax(network: Network):
 
     Its parametrization is "standard", with W_std = β_l √n_{l-1}: `init_fn` draws from the same law
     as `init_params`, and the empirical NTK of `apply_fn` is J Jᵀ as here. `kernel_fn(x, None,
-    "ntk")` is the wide-network approximation of its mean, in the same units. The parameters of
-    `apply_fn` for (W_1, …, W_L) are the list [(W_1, None), (), (W_2, None), …].
+    "ntk")` is the wide-network approximation of its mean, in the same units; its expectations over
+    an activation other than the ReLU are taken by Gauss–Hermite quadrature with 25 points. The
+    parameters of `apply_fn` for (W_1, …, W_L) are the list [(W_1, None), (), (W_2, None), …].
 
     Args:
-      network: widths and betas.
+      network: widths, betas and activation.
 
     Returns: (init_fn, apply_fn, kernel_fn), see neural-tangents' `stax.serial`.
     """
     from ntk_utils.compat import neural_tangents as nt
 
+    if network.activation is jax.nn.relu:
+        sigma = nt.stax.Relu()
+    else:
+        with warnings.catch_warnings():  # of what is said above
+            warnings.filterwarnings("ignore", "Numerical Activation Layer")
+            sigma = nt.stax.ElementwiseNumerical(
+                network.activation,
+                deg=_QUADRATURE_POINTS,
+                df=lambda g: _value_and_slope(network.activation, g)[1],
+            )
     layers = []
     for fan_in, fan_out, beta in zip(
         network.widths[:-1], network.widths[1:], network.betas, strict=True
     ):
-        layers += [
-            nt.stax.Dense(fan_out, W_std=beta * math.sqrt(fan_in), parameterization="standard"),
-            nt.stax.Relu(),
-        ]
+        std = beta * math.sqrt(fan_in)
+        layers += [nt.stax.Dense(fan_out, W_std=std, parameterization="standard"), sigma]
     return nt.stax.serial(*layers[:-1])
+
+
+_QUADRATURE_POINTS = 25  # neural-tangents takes their square times the entries of the kernel

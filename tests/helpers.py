@@ -3,8 +3,12 @@
 import contextlib
 
 import jax
+import jax.numpy as jnp
 
-from ntk_utils import Network, gaussian, init_params
+from ntk_utils import Network, SmoothedLeakyReLU, gaussian, init_params
+
+SMOOTH = [jnp.tanh, jax.nn.sigmoid, SmoothedLeakyReLU(0.3, 2.0)]
+"""Activations beside the ReLU: odd, of σ(0) ≠ 0, and unbounded."""
 
 
 def draw(widths, seed, n_samples=10, init="lecun"):

@@ -164,7 +164,7 @@ def bad_layers(*args):
 
 def bad_networks_or_features():
     return [
-        *bad_networks(X, 1),
+        *bad_relu_networks(X, 1),
         bad(ValueError, "f", "3 columns, the width of layer 0", "(4, 2)", NETWORK, X[:, :2], 1),
         bad(ValueError, "f", "finite", "1 nan or inf", NETWORK, X_NAN, 1),
         *bad_layers(NETWORK, X),
@@ -205,9 +205,30 @@ def bad_networks(*after):
     ]
 
 
+def bad_relu_networks(*after):
+    other = Network((3, 8, 1), activation=jax.nn.sigmoid)
+    return [*bad_networks(*after), bad(ValueError, "network", "ReLU", "sigmoid", other, *after)]
+
+
+def bad_activations(*before):
+    """What every function of an activation refuses, after the given arguments."""
+    calls = [
+        (TypeError, "elementwise function", "'tanh'", "tanh"),
+        (TypeError, "elementwise function", "None", None),
+        (TypeError, "elementwise function", "raises TypeError", lambda: 0),
+        (ValueError, "elementwise function", "shape=(2,)", lambda u: u.sum(axis=1)),
+        (ValueError, "elementwise function", "bool", lambda u: u > 0),
+        (ValueError, "elementwise function", "shape=()", lambda _: 0),
+    ]
+    return [
+        bad(error, "activation", expected, got, *before, activation=activation)
+        for error, expected, got, activation in calls
+    ]
+
+
 def bad_networks_or_samples():
     wrong_width = bad(ValueError, "x", "3 columns", "(4, 2)", NETWORK, X[:, :2])
-    return [*bad_networks(X), *bad_samples(NETWORK), wrong_width]
+    return [*bad_relu_networks(X), *bad_samples(NETWORK), wrong_width]
 
 
 def bad_samples_or_depths():
@@ -279,17 +300,25 @@ BAD_CALLS = {
         bad(ValueError, "init[0]", "finite", "nan", (3, 4, 1), (NAN, 0.5)),
         bad(ValueError, "init[1]", "finite", "inf", (3, 4, 1), (0.5, np.inf)),
         bad(TypeError, "init[0]", "real number", "'he'", (3, 4, 1), ("he", "he")),
+        *bad_activations((3, 4, 1)),
+    ],
+    "SmoothedLeakyReLU": [
+        bad(ValueError, "gamma", "between 0 and 1", "1.0", 1.0),
+        bad(ValueError, "gamma", "> 0", "0.0", 0.0),
+        bad(TypeError, "gamma", "real number", "'a'", "a"),
+        bad(ValueError, "beta", "> 0", "-1.0", 0.5, -1.0),
+        bad(ValueError, "beta", "finite", "inf", 0.5, np.inf),
     ],
     "init_params": [
         *bad_networks(KEY),
         *bad_keys(lambda key: (NETWORK, key)),
     ],
-    "apply": bad_weights_or_samples(),
-    "feature_matrices": bad_weights_or_samples(),
-    "backward_matrices": bad_weights_or_samples(),
+    "apply": [*bad_weights_or_samples(), *bad_activations(W, X)],
+    "feature_matrices": [*bad_weights_or_samples(), *bad_activations(W, X)],
+    "backward_matrices": [*bad_weights_or_samples(), *bad_activations(W, X)],
     "as_stax": bad_networks(),
-    "empirical_ntk": bad_weights_or_samples(),
-    "layer_ntks": bad_weights_or_samples(),
+    "empirical_ntk": [*bad_weights_or_samples(), *bad_activations(W, X)],
+    "layer_ntks": [*bad_weights_or_samples(), *bad_activations(W, X)],
     "ntk_operator": bad_weights_or_samples(),
     "ntk_diagonal": bad_weights_or_samples(),
     "ntk_solve": [
@@ -354,7 +383,7 @@ BAD_CALLS = {
     "sandwich": bad_weights_or_samples(),
     "layer_shares": bad_weights_or_samples(),
     "limiting_layer_shares": bad_samples_or_depths(),
-    "kernel_diagonal_deviation": bad_networks(),
+    "kernel_diagonal_deviation": bad_relu_networks(),
     "two_layer_gap_coefficients": [
         *bad_samples(at_least_two=True, key=KEY),
         *bad_keys(lambda key: (X, key)),
@@ -367,13 +396,13 @@ BAD_CALLS = {
     "schur_lower_bound": bad_weights_or_samples(),
     "diagonal_upper_bound": bad_kernels(),
     "mean_dead_samples": [
-        *bad_networks(10),
+        *bad_relu_networks(10),
         bad(ValueError, "n_samples", "integer >= 1", "0", NETWORK, 0),
         bad(TypeError, "n_samples", "integer", "2.5", NETWORK, 2.5),
     ],
     "mean_kernel_diagonal": bad_networks_or_samples(),
     "mean_layer_diagonals": bad_networks_or_samples(),
-    "nguyen21_lambda_min_upper": bad_networks(),
+    "nguyen21_lambda_min_upper": bad_relu_networks(),
     "nguyen21_lambda_min_lower": [
         *bad_networks_or_samples(),
         bad(ValueError, "r", "even", "3", NETWORK, X, r=3),
@@ -405,10 +434,10 @@ BAD_CALLS = {
         bad(ValueError, "r", "integer >= 2", "0", X, r=0),
         bad(TypeError, "r", "integer", "2.0", X, r=2.0),
     ],
-    "nguyen21_feature_sigma_min_squared": [*bad_networks(1), *bad_layers(NETWORK)],
-    "nguyen21_lipschitz_squared_upper": [*bad_networks(1), *bad_layers(NETWORK)],
+    "nguyen21_feature_sigma_min_squared": [*bad_relu_networks(1), *bad_layers(NETWORK)],
+    "nguyen21_lipschitz_squared_upper": [*bad_relu_networks(1), *bad_layers(NETWORK)],
     "mean_feature_norms_squared": [
-        *bad_networks(X, 1),
+        *bad_relu_networks(X, 1),
         bad(ValueError, "x", "3 columns", "(4, 2)", NETWORK, X[:, :2], 1),
         bad(ValueError, "x", "finite", "1 nan or inf", NETWORK, X_NAN, 1),
         *bad_layers(NETWORK, X),

@@ -85,6 +85,27 @@ def test_layer_terms_are_those_of_the_jacobian_on_many_draws(widths, seed):
     assert_close(layer_ntks(params, x), layer_terms_from_jacobian(params, x))
 
 
+@pytest.mark.parametrize("activation", helpers.SMOOTH)
+@pytest.mark.parametrize("widths", ARCHITECTURES)
+def test_layer_terms_of_a_smooth_activation_are_those_of_the_jacobian(widths, activation):
+    outputs = functools.partial(apply, activation=activation)
+    for seed in range(3):
+        params, x = draw(widths, seed)
+        terms = [np.einsum("nij,mij->nm", j, j) for j in jax.jit(jax.jacrev(outputs))(params, x)]
+        assert_close(layer_ntks(params, x, activation=activation), np.array(terms))
+        assert_close(empirical_ntk(params, x, activation=activation), sum(terms))
+
+
+@pytest.mark.parametrize("activation", helpers.SMOOTH)
+def test_neural_tangents_has_the_same_kernel_of_a_smooth_activation(activation):
+    network = Network((5, 40, 4, 1), activation=activation)
+    params, x = draw(network.widths, 2)
+    _, apply_fn, _ = as_stax(network)
+    weights = [entry for w in params for entry in ((w, None), ())][:-1]
+    theirs = empirical_ntk_fn(apply_fn)(weights, x)
+    assert_close(empirical_ntk(params, x, activation=activation), theirs)
+
+
 @often
 @given(architectures, seeds)
 def test_layer_terms_sum_to_the_empirical_kernel(widths, seed):
@@ -224,13 +245,24 @@ def test_chunks_give_the_sum_of_hadamard_products(n_samples, widths):
     assert_sums_of_hadamard_products(*draw(widths, seed=0, n_samples=n_samples))
 
 
-def assert_sums_of_hadamard_products(params, x):
-    grams = [
-        (f @ f.T) * (b @ b.T)
-        for f, b in zip(feature_matrices(params, x), backward_matrices(params, x), strict=True)
-    ]
-    assert_close(empirical_ntk(params, x), sum(grams), rtol=1e-14)
-    assert_close(layer_ntks(params, x), np.array(grams), rtol=1e-14)
+@pytest.mark.usefixtures("both_ways")
+@pytest.mark.parametrize("n", [33001, 34000])
+def test_chunks_of_neurons_that_nothing_switches_off_are_each_counted_once(n):
+    # σ(0) = 1/2: a neuron too many would show
+    assert_sums_of_hadamard_products(
+        *draw((3, n, 2, 1), seed=0, n_samples=130), activation=jax.nn.sigmoid
+    )
+
+
+def assert_sums_of_hadamard_products(params, x, **activation):
+    matrices = zip(
+        feature_matrices(params, x, **activation),
+        backward_matrices(params, x, **activation),
+        strict=True,
+    )
+    grams = [(f @ f.T) * (b @ b.T) for f, b in matrices]
+    assert_close(empirical_ntk(params, x, **activation), sum(grams), rtol=1e-14)
+    assert_close(layer_ntks(params, x, **activation), np.array(grams), rtol=1e-14)
 
 
 @pytest.mark.usefixtures("both_ways")
@@ -253,7 +285,8 @@ def test_layers_that_are_large_and_wider_than_their_neighbours_stream(widths, st
     params = [jax.ShapeDtypeStruct(shape, float) for shape in itertools.pairwise(widths)]
     assert [kernels._streams(params, k, 1000) for k in range(1, len(params))] == streams
     x = jax.ShapeDtypeStruct((1000, 4), float)
-    assert jax.eval_shape(kernels._empirical_ntk, params, x, ((0, 1000),)).shape == (1000, 1000)
+    k = jax.eval_shape(kernels._empirical_ntk, params, x, ((0, 1000),), jax.nn.relu)
+    assert k.shape == (1000, 1000)
 
 
 def temporary_bytes(n_samples, width):
@@ -261,7 +294,8 @@ def temporary_bytes(n_samples, width):
     shapes = itertools.pairwise((8, width, 8, 1))
     params = tuple(jax.ShapeDtypeStruct(shape, float) for shape in shapes)
     x = jax.ShapeDtypeStruct((n_samples, 8), float)
-    compiled = kernels._empirical_ntk.lower(params, x, kernels.row_blocks(n_samples)).compile()
+    blocks = kernels.row_blocks(n_samples)
+    compiled = kernels._empirical_ntk.lower(params, x, blocks, jax.nn.relu).compile()
     return compiled.memory_analysis().temp_size_in_bytes
 
 

@@ -37,9 +37,9 @@ from ntk_utils.networks import (
     backward,
     backward_matrices,
     feature_matrices,
-    features,
+    forward,
     init_params,
-    is_network,
+    is_relu_network,
     without_compiling,
 )
 from ntk_utils.spectra import (
@@ -122,8 +122,8 @@ def schur_terms(params: Params, x: Float[ArrayLike, "N d"]) -> Float[np.ndarray,
 @functools.partial(jax.jit, static_argnums=2)
 def _kernel_and_factors(params, x, blocks):
     """K̄, and what `_factors` returns, with every Gram matrix formed once."""
-    f = features(params, x)
-    b = backward(params, f)
+    f, slopes = forward(params, x)
+    b = backward(params, x, slopes)
     grams = [gram_tiles(f_k, blocks) for f_k in f]
     terms = [
         map(operator.mul, gram, gram_tiles(b_k, blocks)) for gram, b_k in zip(grams, b, strict=True)
@@ -137,8 +137,8 @@ def _kernel_and_factors(params, x, blocks):
 @jax.jit
 def _factors(params, x):
     """F_k F_kᵀ (None where n_k < N) and ‖(B_{k+1})_i:‖² for every i, for k = 0, …, L-1."""
-    f = features(params, x)
-    return [_gram(f_k) for f_k in f], [(b_k**2).sum(axis=1) for b_k in backward(params, f)]
+    f, slopes = forward(params, x)
+    return [_gram(f_k) for f_k in f], [(b**2).sum(axis=1) for b in backward(params, x, slopes)]
 
 
 def _gram(f):
@@ -234,7 +234,7 @@ def diagonal_upper_bound(k: Float[ArrayLike, "N N"]) -> float:
     return float(np.diagonal(k).min())
 
 
-@checked(network=is_network, x=_checks.inputs)
+@checked(network=is_relu_network, x=_checks.inputs)
 def mean_layer_diagonals(network: Network, x: Float[ArrayLike, "N d"]) -> Float[Array, "L N"]:
     """Return the exact mean of the diagonal of every layer term over the initial weights.
 
@@ -279,7 +279,7 @@ def mean_kernel_diagonal(network: Network, x: Float[ArrayLike, "N d"]) -> Float[
     return _checks.on_device(_checks.concrete(mean_layer_diagonals(network, x)).sum(axis=0))
 
 
-@checked(network=is_network)
+@checked(network=is_relu_network)
 def kernel_diagonal_deviation(network: Network) -> float:
     """Return the exact standard deviation of K̄_ii over its mean, at any width, for any x_i ≠ 0.
 
@@ -368,7 +368,7 @@ def two_layer_gap_coefficients(
     )
 
 
-@checked(network=is_network, n_samples=_checks.positive_integer)
+@checked(network=is_relu_network, n_samples=_checks.positive_integer)
 def mean_dead_samples(network: Network, n_samples: SupportsIndex) -> float:
     """Return the exact mean number of dead samples over the initial weights.
 
@@ -391,7 +391,7 @@ def mean_dead_samples(network: Network, n_samples: SupportsIndex) -> float:
     return n_samples * dead
 
 
-@checked(network=is_network)
+@checked(network=is_relu_network)
 def nguyen21_lambda_min_upper(network: Network) -> float:
     """Return the rate of the upper bound of Theorem 4.1 (arXiv:2012.11654).
 
@@ -408,7 +408,7 @@ def nguyen21_lambda_min_upper(network: Network) -> float:
     return float(network.widths[0] * layer_products(network).sum())
 
 
-@checked(network=is_network, x=_checks.inputs, r=_checks.even_order)
+@checked(network=is_relu_network, x=_checks.inputs, r=_checks.even_order)
 def nguyen21_lambda_min_lower(network: Network, x: Float[ArrayLike, "N d"], *, r: int = 2) -> float:
     """Return the rate of the lower bound of Theorem 4.1 (arXiv:2012.11654).
 

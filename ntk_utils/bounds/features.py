@@ -18,7 +18,7 @@ from ntk_utils._checks import checked
 from ntk_utils._scale import polar
 from ntk_utils.bounds.hermite import hermite_coefficient
 from ntk_utils.kernels import angles, arc_cosine
-from ntk_utils.networks import Network, is_network
+from ntk_utils.networks import Network, is_relu_network
 from ntk_utils.spectra import (
     ROUNDINGS,
     certain_smallest_eigenvalue,
@@ -39,7 +39,7 @@ def _is_previous_layer(f, network: Network, k: int) -> None:
         )
 
 
-@checked(network=is_network, k=_checks.positive_integer)
+@checked(network=is_relu_network, k=_checks.positive_integer)
 def nguyen21_feature_sigma_min_squared(network: Network, k: int) -> float:
     """Return the rate of Theorem 5.1 (arXiv:2012.11654) for the feature matrix F_k.
 
@@ -64,7 +64,7 @@ def nguyen21_feature_sigma_min_squared(network: Network, k: int) -> float:
     return network.widths[0] * math.prod(n * beta**2 for n, beta in factors)
 
 
-@checked(network=is_network, x=_checks.inputs, k=_checks.positive_integer)
+@checked(network=is_relu_network, x=_checks.inputs, k=_checks.positive_integer)
 def mean_feature_norms_squared(
     network: Network, x: Float[ArrayLike, "N d"], k: int
 ) -> Float[Array, " N"]:
@@ -92,7 +92,7 @@ def mean_feature_norms_squared(
     return _checks.on_device(0.5**k * rate * mean_squares)
 
 
-@checked(network=is_network, f=_checks.inputs, k=_checks.positive_integer)
+@checked(network=is_relu_network, f=_checks.inputs, k=_checks.positive_integer)
 def mean_feature_gram(
     network: Network, f: Float[ArrayLike, "N _"], k: int
 ) -> Float[np.ndarray, "N N"]:
@@ -123,7 +123,7 @@ def mean_feature_gram(
     return scale * np.outer(norms, norms) * (1 - versine)
 
 
-@checked(network=is_network, f=_checks.inputs, k=_checks.positive_integer)
+@checked(network=is_relu_network, f=_checks.inputs, k=_checks.positive_integer)
 def mean_feature_gram_lower_bound(network: Network, f: Float[ArrayLike, "N _"], k: int) -> float:
     """Lower-bound the smallest eigenvalue of `mean_feature_gram`, with no hidden constant.
 
@@ -163,7 +163,10 @@ def mean_feature_gram_lower_bound(network: Network, f: Float[ArrayLike, "N _"], 
 
 
 @checked(
-    network=is_network, f=_checks.inputs, k=_checks.positive_integer, r=_checks.positive_integer
+    network=is_relu_network,
+    f=_checks.inputs,
+    k=_checks.positive_integer,
+    r=_checks.positive_integer,
 )
 def nguyen21_mean_feature_gram_lower(
     network: Network, f: Float[ArrayLike, "N _"], k: int, *, r: int = 2
@@ -199,7 +202,10 @@ def nguyen21_mean_feature_gram_lower(
 
 
 @checked(
-    network=is_network, f=_checks.inputs, k=_checks.positive_integer, delta=_checks.positive_number
+    network=is_relu_network,
+    f=_checks.inputs,
+    k=_checks.positive_integer,
+    delta=_checks.positive_number,
 )
 def nguyen21_feature_width(
     network: Network, f: Float[ArrayLike, "N _"], k: int, *, delta: float

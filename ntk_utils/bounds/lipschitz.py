@@ -16,13 +16,13 @@ from jaxtyping import Array, Float
 from ntk_utils import _checks
 from ntk_utils._checks import checked
 from ntk_utils.bounds.features import nguyen21_feature_sigma_min_squared
-from ntk_utils.networks import Network, Params, is_network
+from ntk_utils.networks import Network, Params, is_relu_network
 from ntk_utils.spectra import ROUNDINGS
 
 _TINY = 1e-300  # added to what may be 0 and is divided by
 
 
-@checked(network=is_network, k=_checks.positive_integer)
+@checked(network=is_relu_network, k=_checks.positive_integer)
 def nguyen21_lipschitz_squared_upper(network: Network, k: int, *, logs: bool = True) -> float:
     """Return the rate of Theorem 6.2 (arXiv:2012.11654) for the squared Lipschitz constant of f_k.
 
