@@ -88,6 +88,7 @@ from .spectra import smallest_eigenvalue as smallest_eigenvalue
 from .spectra import smallest_singular_value as smallest_singular_value
 from .spectra import spectrum as spectrum
 from .training import Fit as Fit
+from .training import Trajectory as Trajectory
 from .training import contradictions as contradictions
 from .training import difference_network as difference_network
 from .training import gauss_newton as gauss_newton

@@ -311,6 +311,11 @@ def random_key(name: str, value) -> jax.Array:
     raise TypeError(f"{name}: expected one random key, such as jax.random.key(0), got {came}")
 
 
+def none_or(check: Callable) -> Callable:
+    """Make the check that lets None pass."""
+    return lambda name, value: None if value is None else check(name, value)
+
+
 def instance_of(kind: type) -> Callable:
     """Make the check that a value is a `kind`."""
 

@@ -3,9 +3,13 @@
 If K̄ = J Jᵀ is positive definite, J Δ = y has a solution Δ = Jᵀ K̄⁻¹ y for all labels y.
 `memorizing_network` makes a network of twice the widths out of it, without training. The other two
 minimise ½ Σ_i (f(x_i) - y_i)² over all weights of a ReLU network of `networks`; Gauss–Newton solves
-with K̄ at each step.
+with K̄ at each step. Gradient descent takes any activation, and records what the theorems on it
+speak of.
 """
 
+import functools
+import math
+import warnings
 from typing import NamedTuple
 
 import jax
@@ -18,10 +22,12 @@ from jaxtyping import Array, Float
 
 from ntk_utils import _checks
 from ntk_utils._checks import checked
+from ntk_utils._progress import progress_bar
 from ntk_utils._scale import polar
 from ntk_utils.data import parallel_pairs
 from ntk_utils.kernels import empirical_ntk
 from ntk_utils.networks import (
+    Activation,
     Params,
     apply,
     backward_matrices,
@@ -38,7 +44,7 @@ _SCALES = 4.0 ** np.arange(27)
 
 
 class Fit(NamedTuple):
-    """What training returns: the weights, and two numbers for each state on the way to them."""
+    """What Gauss–Newton returns: the weights, and two numbers for each state on the way to them."""
 
     params: tuple[Float[Array, "_ _"], ...]
     """(W_1, …, W_L) after the last step"""
@@ -46,6 +52,21 @@ class Fit(NamedTuple):
     """½ Σ_i (f(x_i) - y_i)², first at the given weights, then after each step"""
     errors: Float[np.ndarray, " states"]
     """max_i |f(x_i) - y_i|, likewise: the ε to which the labels are fitted"""
+
+
+class Trajectory(NamedTuple):
+    """What gradient descent returns: the last weights, numbers for each state, and some states."""
+
+    params: tuple[Float[Array, "_ _"], ...]
+    """(W_1, …, W_L) after the last step"""
+    losses: Float[np.ndarray, " states"]
+    """½ Σ_i (f(x_i) - y_i)², first at the given weights, then after each step"""
+    errors: Float[np.ndarray, " states"]
+    """max_i |f(x_i) - y_i|, likewise"""
+    gradient_norms: Float[np.ndarray, " states"]
+    """‖Jᵀ r‖, the norm of the gradient of the loss in all weights, likewise"""
+    path: dict[int, tuple[Float[Array, "_ _"], ...]]
+    """the weights after 0, `record_every`, 2 `record_every`, … steps, and after the last"""
 
 
 @checked(x=_checks.inputs, y=_checks.labels)
@@ -239,7 +260,12 @@ def gauss_newton(
     return Fit(params, *np.array(states).T)
 
 
-@checked(**_checks.labelled, steps=_checks.positive_integer)
+@checked(
+    **_checks.labelled,
+    steps=_checks.positive_integer,
+    activation=_checks.elementwise,
+    record_every=_checks.none_or(_checks.positive_integer),
+)
 def gradient_descent(
     params: Params,
     x: Float[ArrayLike, "N d"],
@@ -248,12 +274,17 @@ def gradient_descent(
     steps: int = 1000,
     step_size: float | None = None,
     tolerance: float = 1e-9,
-) -> Fit:
+    activation: Activation = jax.nn.relu,
+    record_every: int | None = None,
+) -> Trajectory:
     """Minimise the loss by full-batch gradient descent, θ ← θ - η Jᵀ r, r = f(X) - y.
 
     The linearised network has r ← (I - η K̄) r: it converges for η < 2/λ_max, and with η = 1/λ_max
     the error falls by at least 1 - λ_min/λ_max a step. Contradictory labels are no error here: the
     loss then stays above (y_i - y_j)²/4 for each repeated sample x_i = x_j.
+
+    A run of more than two seconds shows a progress bar; one that is interrupted returns the steps
+    that it has taken.
 
     Args:
       params: (W_1, …, W_L), the weights to start from.
@@ -262,34 +293,56 @@ def gradient_descent(
       steps: the largest number of steps.
       step_size: η; by default 1/λ_max(K̄) of the weights to start from.
       tolerance: the error max_i |f(x_i) - y_i| at which to stop.
+      activation: σ.
+      record_every: keep the weights at the start, after every so many steps, and at the end.
 
     Raises:
       ValueError: x and y of different lengths, weights that do not fit together or do not fit x, an
         NTK that is 0 at the start where it gives η, a step size that is not positive, or one at
         which the loss overflows.
+
+    Warns:
+      RuntimeWarning: it was interrupted.
     """
     params, x, y = _in_double(params, x, y)
     if step_size is None:
-        largest = float(spectrum(empirical_ntk(params, x))[-1])
+        largest = float(spectrum(empirical_ntk(params, x, activation=activation))[-1])
         if not largest > 0:
             raise ValueError("params: expected weights that some sample moves, got an NTK of 0")
         step_size = 1 / largest
     step_size = _checks.positive_number("step_size", step_size)
 
-    states = np.zeros((0, 2))
-    while len(states) < steps and not (states[-1:, 1] <= tolerance).any():
-        # steps of size 0 fill the last call up: one compilation serves any number of steps
-        sizes = np.where(np.arange(_CHUNK) < steps - len(states), step_size, 0.0)
-        params, chunk = _descend(params, x, y, sizes, tolerance)
-        states = np.concatenate([states, chunk])
-    taken = int((states[:steps, 1] > tolerance).sum())
-    last = np.array([_loss_and_error(params, x, y)])
-    losses, errors = np.concatenate([states[:taken], last]).T
-    if not np.isfinite(losses).all():
-        raise ValueError(
-            f"step_size: expected one at which gradient descent is stable, got {step_size:.3g}"
+    interval = record_every or steps
+    at_once = math.ceil(record_every / math.ceil(record_every / _CHUNK)) if record_every else _CHUNK
+    states, path, done, goes_on = [], {}, 0, True
+    try:
+        with progress_bar(steps, unit=" steps", delay=2) as bar:
+            while done < steps and goes_on:
+                if done % interval == 0:
+                    path[done] = params
+                n = min(at_once, interval - done % interval, steps - done)
+                # steps of size 0 fill the last call up: one compilation serves any number of steps
+                sizes = np.where(np.arange(at_once) < n, step_size, 0.0)
+                moved, of_steps = _descend(params, x, y, sizes, tolerance, activation)
+                states.append(np.asarray(of_steps)[:n])
+                params, done, goes_on = moved, done + n, states[-1][-1, 1] > tolerance
+                bar.update(n)
+    except KeyboardInterrupt:
+        warnings.warn(
+            f"gradient_descent: interrupted, {done} of {steps} steps are returned",
+            RuntimeWarning,
+            stacklevel=3,
         )
-    return Fit(params, losses, errors)
+    states = np.concatenate([*states, [_gradient_and_state(params, x, y, activation)[1]]])
+    if not np.isfinite(states).all():
+        raise ValueError(
+            f"step_size: expected one at which gradient descent is stable, got {step_size:.3g}: "
+            f"the loss overflowed after {np.isfinite(states).all(axis=1).argmin()} steps"
+        )
+    taken = int((states[:-1, 1] > tolerance).sum())
+    losses, errors, gradient_norms = np.concatenate([states[:taken], states[-1:]]).T
+    path = {step: weights for step, weights in path.items() if step < taken} | {taken: params}
+    return Trajectory(params, losses, errors, gradient_norms, path if record_every else {})
 
 
 def _are_consistent(x, y) -> None:
@@ -362,17 +415,25 @@ def _levenberg_step(params, x, y, damping):
     return trial, *_size(_residual(trial, x, y))
 
 
-@jax.jit
-def _descend(params, x, y, step_sizes, tolerance):
+@functools.partial(jax.jit, static_argnums=5)
+def _descend(params, x, y, step_sizes, tolerance, activation):
     """One step for each step size, none once the error is within the tolerance.
 
-    Returns the weights after the steps, and loss and error before each of them.
+    Returns the weights after the steps, and loss, error and gradient norm before each of them.
     """
 
     def one_step(params, step_size):
-        r, pull_back = jax.vjp(lambda p: _residual(p, x, y), params)
-        loss, error = _size(r)
-        (gradient,) = pull_back(jnp.where(error > tolerance, step_size, 0.0) * r)
-        return jax.tree.map(jnp.subtract, params, gradient), jnp.stack([loss, error])
+        gradient, state = _gradient_and_state(params, x, y, activation)
+        step_size = jnp.where(state[1] > tolerance, step_size, 0.0)
+        return jax.tree.map(lambda w, g: w - step_size * g, params, gradient), state
 
     return jax.lax.scan(one_step, params, step_sizes)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _gradient_and_state(params, x, y, activation):
+    """The gradient of the loss; loss, error and the norm of the gradient."""
+    r, pull_back = jax.vjp(lambda p: outputs(p, x, activation) - y, params)
+    (gradient,) = pull_back(r)
+    norm = jnp.sqrt(sum((g**2).sum() for g in gradient))
+    return gradient, jnp.stack([*_size(r), norm])

@@ -496,6 +496,9 @@ BAD_CALLS = {
         bad(ValueError, "step_size", "> 0", "0.0", W, X, Y, step_size=0.0),
         bad(ValueError, "step_size", "> 0", "-1.0", W, X, Y, step_size=-1.0),
         bad(TypeError, "step_size", "real number", "'large'", W, X, Y, step_size="large"),
+        bad(ValueError, "record_every", "integer >= 1", "0", W, X, Y, record_every=0),
+        bad(TypeError, "record_every", "integer", "1.5", W, X, Y, record_every=1.5),
+        *bad_activations(W, X, Y),
     ],
     "difference_network": [
         *bad_weights(W, 1.0),

@@ -1,6 +1,8 @@
+import itertools
 import subprocess
 import sys
 
+import helpers
 import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
@@ -20,6 +22,7 @@ from ntk_utils import (
     init_params,
     least_norm_step,
     memorizing_network,
+    training,
     uniform_sphere,
 )
 
@@ -140,6 +143,63 @@ def test_gradient_descent_stops_at_the_step_that_reaches_the_tolerance(key):
     assert fit.errors[-1] <= 0.1 < fit.errors[-2]
 
 
+# --- the trajectory -------------------------------------------------------------------------------
+
+ACTIVATIONS = [jax.nn.relu, *helpers.SMOOTH]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_squared_gradient_is_the_quadratic_form_of_the_ntk_along_the_path(activation, key):
+    params, x, y = problem(key)
+    run = gradient_descent(params, x, y, steps=30, activation=activation, record_every=7)
+    assert list(run.path) == [0, 7, 14, 21, 28, 30]
+    for step, weights in run.path.items():
+        r = np.asarray(apply(weights, x, activation=activation) - y)
+        k = np.asarray(empirical_ntk(weights, x, activation=activation))
+        assert run.losses[step] == pytest.approx(r @ r / 2, rel=1e-10)
+        assert run.gradient_norms[step] == pytest.approx(np.sqrt(r @ k @ r), rel=1e-10)
+    moved = [np.linalg.norm(flat(run.path[step]) - flat(params)) for step in run.path]
+    assert (np.diff(moved) > 0).all()  # not one state six times
+
+
+@pytest.mark.parametrize("record_every", [1, 3, 199, 200, 201, 450, 1000])
+def test_recording_does_not_change_the_run(record_every, key):
+    params, x, y = problem(key)
+    plain = gradient_descent(params, x, y, steps=450, tolerance=1e-300)
+    run = gradient_descent(params, x, y, steps=450, tolerance=1e-300, record_every=record_every)
+    assert plain.path == {}
+    assert list(run.path) == [*range(0, 450, record_every), 450]
+    np.testing.assert_allclose(run.losses, plain.losses, rtol=1e-9)
+    np.testing.assert_array_equal(flat(run.path[450]), flat(run.params))
+    np.testing.assert_array_equal(flat(run.path[0]), flat(params))
+
+
+def test_the_path_ends_at_the_step_that_reaches_the_tolerance(key):
+    params, x, y = problem(key)
+    run = gradient_descent(params, x, y, steps=3000, tolerance=0.1, record_every=10)
+    taken = len(run.losses) - 1
+    assert list(run.path) == [*range(0, taken, 10), taken]
+    assert np.abs(apply(run.path[taken], x) - y).max() <= 0.1
+
+
+def test_an_interrupted_run_returns_the_steps_that_it_has_taken(key, monkeypatch):
+    params, x, y = problem(key)
+    whole = gradient_descent(params, x, y, steps=50, record_every=10)
+    descend, calls = training._descend, itertools.count()
+
+    def interrupted(*args):
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return descend(*args)
+
+    monkeypatch.setattr(training, "_descend", interrupted)
+    with pytest.warns(RuntimeWarning, match="interrupted, 20 of 50 steps"):
+        run = gradient_descent(params, x, y, steps=50, record_every=10)
+    assert list(run.path) == [0, 10, 20]
+    np.testing.assert_array_equal(run.losses[:20], whole.losses[:20])
+    np.testing.assert_array_equal(flat(run.params), flat(whole.path[20]))
+
+
 def test_labels_that_are_fitted_already_need_no_step(key):
     params, x, _ = problem(key)
     for train in (gauss_newton, gradient_descent):
@@ -216,7 +276,7 @@ def test_contradictory_labels_keep_every_network_above_the_floor(key):
 
 def test_too_large_a_step_is_an_error_that_names_it(key):
     params, x, y = problem(key, widths=(6, 1))
-    with pytest.raises(ValueError, match=r"step_size: expected .* stable, got 10"):
+    with pytest.raises(ValueError, match=r"step_size: expected .* stable, got 10: .* after \d+ s"):
         gradient_descent(params, x, y, steps=500, step_size=10.0)
 
 

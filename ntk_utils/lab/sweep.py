@@ -12,9 +12,9 @@ from typing import SupportsIndex
 import jax
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from ntk_utils import _checks
+from ntk_utils._progress import progress_bar
 
 
 def sweep(
@@ -98,9 +98,7 @@ def sweep(
             store.save(*names[i], result)
 
     missing = {i: job for i, job in jobs.items() if i not in measured}
-    # tqdm's bar for notebooks does not ask the environment
-    silent = not progress or os.environ.get("TQDM_DISABLE") == "1"
-    with tqdm(total=len(jobs), initial=len(measured), disable=silent) as bar:
+    with progress_bar(len(jobs), silent=not progress, initial=len(measured)) as bar:
         for _ in _measured_one_by_one(measure, missing, executor, keep):
             bar.update()
     rows = [{**point, "seed": seed, **measured[i]} for i, (point, seed) in jobs.items()]
