@@ -8,6 +8,10 @@ from . import operators as operators
 from . import report as report
 from . import spectra as spectra
 from . import training as training
+from .bounds.convergence import Convergence as Convergence
+from .bounds.convergence import arora19_complexity as arora19_complexity
+from .bounds.convergence import nguyen21_convergence as nguyen21_convergence
+from .bounds.convergence import weak_pl_factor as weak_pl_factor
 from .bounds.empirical import GapCoefficients as GapCoefficients
 from .bounds.empirical import Sandwich as Sandwich
 from .bounds.empirical import diagonal_upper_bound as diagonal_upper_bound

@@ -517,6 +517,29 @@ BAD_CALLS = {
         bad(ValueError, "y", "can fit", "(0, 1)", W, X_APART[[0, 0, 1]], Y[:3], 0.1),
         bad(ValueError, "params", "positive definite", "singular", W, X, Y, 0.1),
     ],
+    "nguyen21_convergence": [
+        *bad_weights(X, Y),
+        *bad_samples(W, y=Y),
+        *bad_labels(W, X),
+        bad(ValueError, "params", "L >= 2", "L = 1", (X[:3, :1],), X, Y),
+        bad(TypeError, "room", "sequence", "1.0", W, X, Y, 1.0),
+        bad(ValueError, "room", "2 numbers", "1", W, X, Y, [1.0]),
+        bad(ValueError, "room[1]", "> 0", "0.0", W, X, Y, [1.0, 0.0]),
+    ],
+    "weak_pl_factor": [
+        *(
+            dataclasses.replace(call, args=(*call.args, 0.5), kwargs={"activation": jax.nn.relu})
+            for call in bad_weights_or_samples()
+        ),
+        *bad_activations(W, X, 0.5),
+        bad(ValueError, "params", "L >= 2", "L = 1", (X[:3, :1],), X, 0.5, activation=jax.nn.relu),
+        bad(ValueError, "gamma", "> 0", "0.0", W, X, 0.0, activation=jax.nn.relu),
+    ],
+    "arora19_complexity": [
+        *bad_samples(y=Y, at_least_two=True),
+        *bad_labels(X),
+        bad(ValueError, "x", "positive definite", "singular", X_APART[[0, 0, 1]], Y[:3]),
+    ],
     "read_data": [
         bad(TypeError, "path", "path or an open file", "int", 3),
         bad(TypeError, "path", "path or an open file", "NoneType", None),

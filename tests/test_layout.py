@@ -28,6 +28,7 @@ ROOMS = [
     "bounds.empirical",
     "bounds.features",
     "bounds.lipschitz",
+    "bounds.convergence",
     "training",
     "report",
     "figure2",

@@ -1,0 +1,183 @@
+"""What is proved about gradient descent: when it converges, how fast, and what it then predicts.
+
+Each function computes what one theorem asks for, from weights, samples and labels; whether it holds
+along a path is for `training.gradient_descent` to show. The loss is Φ = ½ ‖f(X) - y‖².
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple, SupportsFloat
+
+import numpy as np
+import scipy.linalg
+from jax.typing import ArrayLike
+from jaxtyping import Float
+
+from ntk_utils import _checks
+from ntk_utils._checks import checked
+from ntk_utils._scale import polar
+from ntk_utils.kernels import limiting_layer_ntks
+from ntk_utils.networks import Activation, Params, apply, feature_matrices
+from ntk_utils.spectra import rounding_error, smallest_singular_value, spectrum
+
+
+class Convergence(NamedTuple):
+    """The conditions of a convergence theorem on the weights to start from, and what they give."""
+
+    left: Float[np.ndarray, " conditions"]
+    """the left sides; condition i holds if left_i >= right_i"""
+    right: Float[np.ndarray, " conditions"]
+    """the right sides"""
+    largest_step: float
+    """the step size below which the theorem speaks"""
+    rate: float
+    """ρ, of Φ_k <= (1 - η ρ)^k Φ_0"""
+
+    @property
+    def holds(self) -> bool:
+        """Whether all conditions hold."""
+        return bool((self.left >= self.right).all())
+
+
+@checked(params=_checks.weights, x=_checks.inputs, y=_checks.labels)
+def nguyen21_convergence(
+    params: Params,
+    x: Float[ArrayLike, "N d"],
+    y: Float[ArrayLike, " N"],
+    room: Sequence[SupportsFloat] | None = None,
+) -> Convergence:
+    """Compute the conditions under which gradient descent on a deep ReLU network converges.
+
+    With α = σ_min(F_{L-1}) of the last hidden layer, λ̄_l = ‖W_l‖ + C_l for any C_l > 0, and
+    λ̄_{1..m} = ∏_{l<=m} λ̄_l, all at the weights to start from, they are
+
+        α² >= 16 ‖X‖_F max_l λ̄_{1..L}/(λ̄_l C_l) · √(2Φ_0),
+        α³ >= 32 ‖X‖_F² λ̄_L Σ_{l<L} λ̄_{1..L-1}²/λ̄_l² · √(2Φ_0),
+        α² >= 16 ‖X‖_F² λ̄_L² Σ_{l<L} λ̄_{1..L-1}²/λ̄_l².
+
+    Then for every step size η below 8/α² and below
+
+        ‖X‖_F^{-2} λ̄_{1..L}^{-2} (Σ_{l<L} λ̄_l^{-2}) (Σ_{l<=L} λ̄_l^{-2})^{-2},
+
+    Φ_k <= (1 - η α²/8)^k Φ_0 at every step k. No constant is hidden and no probability enters. α is
+    0 unless the last hidden layer has N neurons. On data with α > 0 all three can be met: the third
+    by a small W_L and C_L, then the others by small labels.
+
+    Source: Nguyen, "On the proof of global convergence of gradient descent for deep ReLU networks
+      with linear widths" (arXiv:2101.09612v3).
+
+    Args:
+      params: (W_1, …, W_L), L >= 2, the weights to start from.
+      x: samples, shape (N, d).
+      y: labels, shape (N,).
+      room: (C_1, …, C_L), how far each matrix may move in norm; by default ‖W_l‖.
+
+    Returns: both sides of the three conditions, in their order, the bound on η, and α²/8.
+
+    Raises:
+      ValueError: a linear model; numbers C_l that are not L or not positive; x and y of different
+        lengths, weights that do not fit together or do not fit x.
+    """
+    if len(params) < 2:
+        raise ValueError("params: expected a hidden layer, L >= 2, got L = 1")
+    norms = np.array([np.linalg.norm(np.asarray(w), ord=2) for w in params])
+    room = norms if room is None else _positive_numbers("room", room, len(params))
+    reach = norms + room
+    of_x = np.linalg.norm(np.asarray(x))
+    alpha = _full_row_rank(feature_matrices(params, x)[-1])
+    start = np.linalg.norm(np.asarray(apply(params, x)) - y)
+    before = reach[:-1].prod()
+    others = (before / reach[:-1]) ** 2
+    right = [
+        16 * of_x * (reach.prod() / (reach * room)).max() * start,
+        32 * of_x**2 * reach[-1] * others.sum() * start,
+        16 * of_x**2 * reach[-1] ** 2 * others.sum(),
+    ]
+    inverse = reach**-2.0
+    bound = inverse[:-1].sum() / (of_x * reach.prod() * inverse.sum()) ** 2
+    return Convergence(
+        left=np.array([alpha**2, alpha**3, alpha**2]),
+        right=np.array(right),
+        largest_step=float(min(bound, 8 / alpha**2 if alpha else math.inf)),
+        rate=alpha**2 / 8,
+    )
+
+
+@checked(
+    params=_checks.weights,
+    x=_checks.inputs,
+    gamma=_checks.positive_number,
+    activation=_checks.elementwise,
+)
+def weak_pl_factor(
+    params: Params, x: Float[ArrayLike, "N d"], gamma: float, *, activation: Activation
+) -> float:
+    """Lower-bound the gradient in W_2 by the residual: the weak Polyak–Łojasiewicz inequality.
+
+        ‖∂Φ/∂W_2‖_F >= μ ‖f(X) - y‖,   μ = γ^{L-2} σ_min(F_1) ∏_{l=3}^L σ_min(W_l)
+
+    for an activation with σ' >= γ. Certificate: true for all weights and labels. It says something
+    if n_1 >= N and n_2 >= … >= n_{L-1}, a pyramid: σ_min is about all N rows of F_1 and all n_l
+    columns of W_l, and μ is 0 where there are fewer of the others.
+
+    Source: the inequality of Nguyen and Mondelli (arXiv:2002.07867); this form derived here.
+
+    Args:
+      params: (W_1, …, W_L), L >= 2.
+      x: samples, shape (N, d).
+      gamma: γ > 0, at most the smallest slope of the activation.
+      activation: σ, such as `SmoothedLeakyReLU(gamma, beta)`.
+
+    Returns: μ.
+
+    Raises:
+      ValueError: a linear model; weights that do not fit together or do not fit x.
+    """
+    if len(params) < 2:
+        raise ValueError("params: expected a hidden layer, L >= 2, got L = 1")
+    behind = [_full_row_rank(np.asarray(w).T) for w in params[2:]]
+    sigma_min = _full_row_rank(feature_matrices(params, x, activation=activation)[1])
+    return gamma ** (len(params) - 2) * sigma_min * math.prod(behind)
+
+
+def _full_row_rank(f) -> float:
+    """The smallest of as many singular values as there are rows: 0 with fewer columns."""
+    return smallest_singular_value(f) if f.shape[1] >= f.shape[0] else 0.0
+
+
+def _positive_numbers(name, value, n):
+    numbers = _checks.iterable(name, value)
+    if len(numbers) != n:
+        raise ValueError(f"{name}: expected {n} numbers, one a weight matrix, got {len(numbers)}")
+    return np.array([_checks.positive_number(f"{name}[{i}]", c) for i, c in enumerate(numbers)])
+
+
+@checked(x=_checks.samples, y=_checks.labels)
+def arora19_complexity(x: Float[ArrayLike, "N d"], y: Float[ArrayLike, " N"]) -> float:
+    """Return the leading term of a bound on the test loss, √(2 yᵀ H⁻¹ y / N).
+
+        H_ij = c (π - θ)/(2π),   c = cos θ the cosine between x_i and x_j:
+
+    the limiting kernel of a two-layer ReLU network of which the first layer alone is trained, on
+    samples of norm 1. It is small for labels that lie along large eigenvalues of H, and at least
+    √(2 ‖y‖²/(N λ_max(H))).
+
+    Source: Arora, Du, Hu, Li, Wang, "Fine-grained analysis of optimization and generalization for
+      overparameterized two-layer neural networks" (arXiv:1901.08584). The theorem bounds the test
+      loss of a very wide network, trained from small weights, by this and O(√(log(N/(λ_min δ))/N)).
+
+    Args:
+      x: samples, shape (N, d), taken at norm 1.
+      y: labels, shape (N,).
+
+    Raises:
+      ValueError: H is singular to rounding, as for repeated samples; x and y of different lengths.
+    """
+    _, directions = polar(x)
+    h = limiting_layer_ntks(directions, depth=2)[0] / 2
+    if spectrum(h)[0] <= rounding_error(h):
+        raise ValueError(
+            "x: expected samples whose kernel is positive definite, got one that is singular to "
+            "rounding: samples that point the same way, or a sample 0"
+        )
+    return math.sqrt(2 * y @ scipy.linalg.solve(h, y, assume_a="pos") / len(y))

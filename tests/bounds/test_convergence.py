@@ -1,0 +1,202 @@
+import functools
+import math
+
+import helpers
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+
+from ntk_utils import (
+    SmoothedLeakyReLU,
+    apply,
+    arora19_complexity,
+    empirical_ntk,
+    feature_matrices,
+    gaussian,
+    gradient_descent,
+    nguyen21_convergence,
+    spectrum,
+    uniform_sphere,
+    weak_pl_factor,
+)
+
+seeds = st.integers(0, 2**31 - 1)
+# no shrinking: a failure would compile for minutes
+often = settings(
+    max_examples=40, derandomize=True, deadline=None, phases=[Phase.explicit, Phase.generate]
+)
+
+
+# --- the theorem with explicit constants ----------------------------------------------------------
+
+
+def small_start(seed, widths, n_samples=3):
+    """Weights, samples, labels and C_l that meet the three conditions; with W_L = 0."""
+    params, x = helpers.draw(widths, seed, n_samples)
+    params = (*params[:-1], 0.0 * params[-1])
+    y = np.asarray(gaussian(jax.random.key(seed), n_samples, 1))[:, 0]
+    room = [0.1 * float(jnp.linalg.norm(w, ord=2)) for w in params[:-1]]
+    # the right side of the third condition is quadratic in C_L, those of the others linear in y
+    unscaled = nguyen21_convergence(params, x, y, [*room, 1.0])
+    room.append(0.9 * math.sqrt(unscaled.left[2] / unscaled.right[2]))
+    unscaled = nguyen21_convergence(params, x, y, room)
+    return params, x, 0.9 * y * (unscaled.left / unscaled.right)[:2].min(), room
+
+
+@pytest.mark.parametrize("widths", [(20, 400, 1), (40, 80, 400, 1)])
+def test_where_the_conditions_hold_every_step_is_below_the_promised_rate(widths):
+    for seed in range(5):
+        params, x, y, room = small_start(seed, widths)
+        theorem = nguyen21_convergence(params, x, y, room)
+        assert theorem.holds
+        eta = 0.99 * theorem.largest_step
+        run = gradient_descent(params, x, y, steps=1000, step_size=eta, tolerance=1e-300)
+        promised = run.losses[0] * (1 - eta * theorem.rate) ** np.arange(1001)
+        assert (run.losses <= promised * (1 + 1e-12)).all()
+        # not vacuous: it promises far more than rounding, and a hundredth of what comes true
+        come_true = np.log(run.losses[0] / run.losses[-1])
+        assert 1e-5 < 1000 * eta * theorem.rate < come_true < 200 * 1000 * eta * theorem.rate
+
+
+def test_a_step_size_beyond_stability_breaks_the_promised_rate():
+    params, x, y, room = small_start(0, (20, 400, 1))
+    theorem = nguyen21_convergence(params, x, y, room)
+    for factor, breaks in ((1.9, False), (2.1, True)):
+        eta = factor / spectrum(empirical_ntk(params, x))[-1]
+        assert eta > theorem.largest_step
+        v = np.linalg.eigh(empirical_ntk(params, x))[1][:, -1]
+        # of labels along the largest eigenvalue, by the first step, in which only W_L moves
+        run = gradient_descent(params, x, 1e-3 * v, steps=1, step_size=eta, tolerance=1e-300)
+        promised = run.losses[0] * (1 - eta * theorem.rate)
+        assert (run.losses[1] > promised) == breaks
+
+
+def test_each_condition_is_seen_to_fail():
+    params, x, y, room = small_start(0, (20, 400, 1))
+    fails = lambda *case: list(np.flatnonzero(np.less(*nguyen21_convergence(*case)[:2])))  # noqa: E731
+    assert fails(params, x, y, room) == []
+    assert fails(params, x, 1e3 * y, room) == [0, 1]
+    assert fails(params, x, y, [1e-6, room[1]]) == [0]
+    assert 2 in fails((params[0], 0.1 + params[1]), x, y, room)
+    narrow = nguyen21_convergence((params[0][:, :2], params[1][:2]), x, y, room)
+    assert (narrow.left == 0).all()
+    assert not narrow.holds
+    assert narrow.rate == 0
+
+
+def test_the_conditions_agree_with_the_theorem_written_out():
+    params, x = helpers.draw((3, 5, 9, 1), 0, n_samples=4)
+    y = np.arange(4.0)
+    c = (0.3, 0.2, 0.1)
+    theorem = nguyen21_convergence(params, x, y, c)
+    l_1, l_2, l_3 = (np.linalg.norm(w, ord=2) + c_l for w, c_l in zip(params, c, strict=True))
+    alpha = np.linalg.svd(feature_matrices(params, x)[-1])[1].min()
+    of_x, start = np.linalg.norm(x), np.linalg.norm(apply(params, x) - y)
+    first = max(l_2 * l_3 / c[0], l_1 * l_3 / c[1], l_1 * l_2 / c[2])
+    np.testing.assert_allclose(theorem.left, [alpha**2, alpha**3, alpha**2], rtol=1e-10)
+    np.testing.assert_allclose(
+        theorem.right,
+        [
+            16 * of_x * first * start,
+            32 * of_x**2 * l_3 * (l_1**2 + l_2**2) * start,
+            16 * of_x**2 * l_3**2 * (l_1**2 + l_2**2),
+        ],
+        rtol=1e-10,
+    )
+    sums = l_1**-2 + l_2**-2, l_1**-2 + l_2**-2 + l_3**-2
+    bound = sums[0] / (of_x * l_1 * l_2 * l_3 * sums[1]) ** 2
+    assert theorem.largest_step == pytest.approx(min(bound, 8 / alpha**2))
+    assert theorem.rate == pytest.approx(alpha**2 / 8)
+
+
+# --- the weak Polyak–Łojasiewicz inequality -------------------------------------------------------
+
+
+def gradient_in_w_2(params, x, y, activation):
+    """‖∂Φ/∂W_2‖_F by automatic differentiation."""
+
+    def loss(w_2):
+        outputs = apply((params[0], w_2, *params[2:]), x, activation=activation)
+        return ((outputs - y) ** 2).sum() / 2
+
+    return float(jnp.linalg.norm(jax.grad(loss)(params[1])))
+
+
+@often
+@given(
+    st.sampled_from([(4, 9, 1), (4, 9, 3, 1), (4, 20, 6, 3, 2, 1)]),
+    st.sampled_from([(0.1, 1.0), (0.5, 0.3), (0.9, 10.0)]),
+    seeds,
+)
+def test_the_gradient_in_the_second_matrix_is_above_the_residual_times_the_factor(
+    widths, smoothing, seed
+):
+    activation = SmoothedLeakyReLU(*smoothing)
+    params, x = helpers.draw(widths, seed, n_samples=8)
+    y = np.asarray(gaussian(jax.random.key(seed), 8, 1))[:, 0]
+    factor = weak_pl_factor(params, x, activation.gamma, activation=activation)
+    residual = np.linalg.norm(apply(params, x, activation=activation) - y)
+    gradient = gradient_in_w_2(params, x, y, activation)
+    assert 0 < factor * residual <= gradient * (1 + 1e-10)
+
+
+def test_the_factor_is_reached_where_every_slope_and_singular_value_is_the_smallest():
+    # F_1 and the pre-activations of layer 2 far on the negative side, where the slope is γ
+    activation = SmoothedLeakyReLU(0.5, 100.0)
+    params = (-100 * np.eye(3), np.eye(3), np.ones((3, 1)))
+    x, y = np.eye(3), np.zeros(3)
+    factor = weak_pl_factor(params, x, 0.5, activation=activation)
+    residual = np.linalg.norm(apply(params, x, activation=activation) - y)
+    gradient = gradient_in_w_2(params, x, y, activation)
+    assert factor * residual <= gradient
+    assert factor * residual > 0.4 * gradient
+
+
+def test_the_factor_is_0_where_the_pyramid_or_the_wide_layer_is_missing():
+    of = functools.partial(weak_pl_factor, gamma=0.5, activation=SmoothedLeakyReLU())
+    params, x = helpers.draw((4, 9, 3, 2, 1), 0, n_samples=8)
+    assert of(params, x) > 0
+    assert of(*helpers.draw((4, 7, 3, 2, 1), 0, n_samples=8)) == 0
+    assert of(*helpers.draw((4, 9, 2, 3, 1), 0, n_samples=8)) == 0
+
+
+def test_a_slope_below_gamma_breaks_the_inequality():
+    # the ReLU has the slope 0: all neurons of layer 2 are off at some sample
+    params, x = (np.eye(3), -np.ones((3, 3)), np.ones((3, 1))), np.eye(3)
+    y = np.ones(3)
+    factor = weak_pl_factor(params, x, 0.5, activation=jax.nn.relu)
+    assert gradient_in_w_2(params, x, y, jax.nn.relu) == 0
+    assert factor * np.linalg.norm(y) > 0.5
+
+
+# --- labels and the kernel ------------------------------------------------------------------------
+
+
+def test_the_complexity_of_orthogonal_samples_is_that_of_half_the_identity(key):
+    y = np.asarray(gaussian(key, 5, 1))[:, 0]
+    # H = I/2, so √(2 · 2 ‖y‖²/N)
+    assert arora19_complexity(3 * np.eye(5), y) == pytest.approx(2 * math.sqrt(y @ y / 5))
+
+
+def test_the_complexity_is_the_quadratic_form_of_the_kernel_by_its_formula(key):
+    x = np.asarray(uniform_sphere(key, 12, 4))
+    y = np.asarray(gaussian(jax.random.key(1), 12, 1))[:, 0]
+    u = x / np.linalg.norm(x, axis=1, keepdims=True)
+    c = np.clip(u @ u.T, -1, 1)
+    h = c * (np.pi - np.arccos(c)) / (2 * np.pi)
+    expected = math.sqrt(2 * y @ np.linalg.inv(h) @ y / 12)
+    assert arora19_complexity(x, y) == pytest.approx(expected, rel=1e-6)
+    assert arora19_complexity(7 * x, y) == pytest.approx(expected, rel=1e-6)
+    assert arora19_complexity(x, 3 * y) == pytest.approx(3 * expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_labels_that_a_linear_function_gives_are_simpler_than_random_signs(seed):
+    key_x, key_y = jax.random.split(jax.random.key(seed))
+    x = np.asarray(uniform_sphere(key_x, 200, 10))
+    linear = x[:, 0] / np.sqrt(np.mean(x[:, 0] ** 2))
+    random = np.sign(np.asarray(gaussian(key_y, 200, 1)))[:, 0]
+    assert 2 * arora19_complexity(x, linear) < arora19_complexity(x, random)
