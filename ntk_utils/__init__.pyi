@@ -9,8 +9,10 @@ from . import report as report
 from . import spectra as spectra
 from . import training as training
 from .bounds.convergence import Convergence as Convergence
+from .bounds.convergence import Start as Start
 from .bounds.convergence import arora19_complexity as arora19_complexity
 from .bounds.convergence import nguyen21_convergence as nguyen21_convergence
+from .bounds.convergence import nguyen21_scaled_start as nguyen21_scaled_start
 from .bounds.convergence import weak_pl_factor as weak_pl_factor
 from .bounds.empirical import GapCoefficients as GapCoefficients
 from .bounds.empirical import Sandwich as Sandwich
@@ -95,6 +97,7 @@ from .training import Fit as Fit
 from .training import Trajectory as Trajectory
 from .training import contradictions as contradictions
 from .training import difference_network as difference_network
+from .training import frozen_residuals as frozen_residuals
 from .training import gauss_newton as gauss_newton
 from .training import gradient_descent as gradient_descent
 from .training import least_norm_step as least_norm_step

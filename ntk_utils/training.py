@@ -10,7 +10,8 @@ speak of.
 import functools
 import math
 import warnings
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -343,6 +344,40 @@ def gradient_descent(
     losses, errors, gradient_norms = np.concatenate([states[:taken], states[-1:]]).T
     path = {step: weights for step, weights in path.items() if step < taken} | {taken: params}
     return Trajectory(params, losses, errors, gradient_norms, path if record_every else {})
+
+
+@checked(k=_checks.kernel, residual=_checks.labels, step_size=_checks.positive_number)
+def frozen_residuals(
+    k: Float[ArrayLike, "N N"],
+    residual: Float[ArrayLike, " N"],
+    step_size: float,
+    steps: Sequence[SupportsIndex],
+) -> Float[np.ndarray, "steps N"]:
+    """Predict the residuals of gradient descent while the kernel stays what it is.
+
+        r_s = (I - η K)^s r_0
+
+    Exact for a model that is linear in its weights.
+
+    Args:
+      k: the NTK at the start, shape (N, N).
+      residual: r_0 = f(X) - y, shape (N,).
+      step_size: η; the prediction grows without bound above 2/λ_max(K).
+      steps: the numbers s of steps, integers >= 0.
+
+    Returns: one row for each number of steps.
+
+    Raises:
+      ValueError, TypeError: numbers of steps that are no integers or negative; a residual that is
+        not as long as the kernel.
+    """
+    if len(residual) != len(k):
+        raise ValueError(f"residual: expected {len(k)} entries, got {len(residual)}")
+    counts = _checks.iterable("steps", steps)
+    counts = [_checks.order(f"steps[{i}]", s) for i, s in enumerate(counts)]
+    eigenvalues, v = scipy.linalg.eigh(k, check_finite=False)
+    factors = (1 - step_size * eigenvalues) ** np.array(counts)[:, None]
+    return (factors * (v.T @ residual)) @ v.T
 
 
 def _are_consistent(x, y) -> None:

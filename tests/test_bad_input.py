@@ -500,6 +500,14 @@ BAD_CALLS = {
         bad(TypeError, "record_every", "integer", "1.5", W, X, Y, record_every=1.5),
         *bad_activations(W, X, Y),
     ],
+    "frozen_residuals": [
+        *(dataclasses.replace(call, args=(*call.args, Y[:3], 0.1, [1])) for call in bad_kernels()),
+        bad(ValueError, "residual", "3 entries", "4", K, Y, 0.1, [1]),
+        bad(ValueError, "step_size", "> 0", "0.0", K, Y[:3], 0.0, [1]),
+        bad(TypeError, "steps", "sequence", "3", K, Y[:3], 0.1, 3),
+        bad(TypeError, "steps[0]", "integer", "1.5", K, Y[:3], 0.1, [1.5]),
+        bad(ValueError, "steps[1]", ">= 0", "-1", K, Y[:3], 0.1, [1, -1]),
+    ],
     "difference_network": [
         *bad_weights(W, 1.0),
         bad(TypeError, "step", "non-empty tuple", "NoneType", W, None, 1.0),
@@ -525,6 +533,14 @@ BAD_CALLS = {
         bad(TypeError, "room", "sequence", "1.0", W, X, Y, 1.0),
         bad(ValueError, "room", "2 numbers", "1", W, X, Y, [1.0]),
         bad(ValueError, "room[1]", "> 0", "0.0", W, X, Y, [1.0, 0.0]),
+    ],
+    "nguyen21_scaled_start": [
+        *bad_weights(X, Y),
+        *bad_samples(W, y=Y),
+        *bad_labels(W, X),
+        bad(ValueError, "params", "L >= 2", "L = 1", (X[:3, :1],), X, Y),
+        bad(ValueError, "params", "full row rank", "= 0", W, X, Y),
+        bad(ValueError, "y", "not all 0", "zeros", W, X, 0 * Y),
     ],
     "weak_pl_factor": [
         *(

@@ -16,6 +16,7 @@ from ntk_utils import (
     contradictions,
     difference_network,
     empirical_ntk,
+    frozen_residuals,
     gauss_newton,
     gaussian,
     gradient_descent,
@@ -172,6 +173,18 @@ def test_recording_does_not_change_the_run(record_every, key):
     np.testing.assert_allclose(run.losses, plain.losses, rtol=1e-9)
     np.testing.assert_array_equal(flat(run.path[450]), flat(run.params))
     np.testing.assert_array_equal(flat(run.path[0]), flat(params))
+
+
+def test_a_linear_model_has_the_residuals_of_its_frozen_kernel(key):
+    params, x, y = problem(key, widths=(6, 1), n=4)
+    run = gradient_descent(params, x, y, steps=30, record_every=10, tolerance=1e-300)
+    k = np.asarray(empirical_ntk(params, x))
+    eta = 1 / np.linalg.eigvalsh(k)[-1]
+    start = np.asarray(apply(params, x) - y)
+    predicted = frozen_residuals(k, start, eta, run.path)
+    actual = [np.asarray(apply(weights, x) - y) for weights in run.path.values()]
+    np.testing.assert_allclose(predicted, actual, rtol=1e-9, atol=1e-12)
+    assert np.linalg.norm(predicted[-1]) < 0.9 * np.linalg.norm(start)
 
 
 def test_the_path_ends_at_the_step_that_reaches_the_tolerance(key):

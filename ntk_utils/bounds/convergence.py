@@ -11,7 +11,7 @@ from typing import NamedTuple, SupportsFloat
 import numpy as np
 import scipy.linalg
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from ntk_utils import _checks
 from ntk_utils._checks import checked
@@ -101,6 +101,54 @@ def nguyen21_convergence(
         largest_step=float(min(bound, 8 / alpha**2 if alpha else math.inf)),
         rate=alpha**2 / 8,
     )
+
+
+class Start(NamedTuple):
+    """Where gradient descent starts."""
+
+    params: tuple[Float[Array, "_ _"], ...]
+    """(W_1, …, W_L)"""
+    y: Float[np.ndarray, " N"]
+    """labels"""
+    room: tuple[float, ...]
+    """(C_1, …, C_L)"""
+
+
+@checked(params=_checks.weights, x=_checks.inputs, y=_checks.labels)
+def nguyen21_scaled_start(
+    params: Params, x: Float[ArrayLike, "N d"], y: Float[ArrayLike, " N"]
+) -> Start:
+    """Scale the last matrix and the labels until the conditions of `nguyen21_convergence` hold.
+
+    W_L becomes 0, C_l = ‖W_l‖/10 for l < L; then the right side of the third condition is quadratic
+    in C_L, and those of the others are linear in y. Both are chosen to make the larger quotient of
+    right and left side 0.9.
+
+    Args:
+      params: (W_1, …, W_L), L >= 2; at least N neurons in the last hidden layer.
+      x: samples, shape (N, d).
+      y: labels, shape (N,), not all 0.
+
+    Returns: the weights, the labels and the C_l.
+
+    Raises:
+      ValueError: α = σ_min(F_{L-1}) is 0 to rounding, so that no scale does it; labels that are all
+        0; a linear model; what `nguyen21_convergence` refuses.
+    """
+    if not y.any():
+        raise ValueError("y: expected labels that are not all 0, got zeros")
+    params = (*params[:-1], 0.0 * params[-1])
+    room = [0.1 * float(np.linalg.norm(np.asarray(w), ord=2)) for w in params[:-1]]
+    unscaled = nguyen21_convergence(params, x, y, [*room, 1.0])
+    features = np.asarray(feature_matrices(params, x)[-1])
+    if unscaled.left[0] <= rounding_error(features @ features.T):
+        raise ValueError(
+            "params: expected a last hidden layer of full row rank, got σ_min(F_{L-1}) = 0"
+        )
+    room.append(math.sqrt(0.9 * unscaled.left[2] / unscaled.right[2]))
+    unscaled = nguyen21_convergence(params, x, y, room)
+    scale = 0.9 * (unscaled.left / unscaled.right)[:2].min()
+    return Start(params, scale * y, tuple(room))
 
 
 @checked(

@@ -18,6 +18,7 @@ from ntk_utils import (
     gaussian,
     gradient_descent,
     nguyen21_convergence,
+    nguyen21_scaled_start,
     spectrum,
     uniform_sphere,
     weak_pl_factor,
@@ -33,17 +34,21 @@ often = settings(
 # --- the theorem with explicit constants ----------------------------------------------------------
 
 
-def small_start(seed, widths, n_samples=3):
-    """Weights, samples, labels and C_l that meet the three conditions; with W_L = 0."""
-    params, x = helpers.draw(widths, seed, n_samples)
-    params = (*params[:-1], 0.0 * params[-1])
-    y = np.asarray(gaussian(jax.random.key(seed), n_samples, 1))[:, 0]
-    room = [0.1 * float(jnp.linalg.norm(w, ord=2)) for w in params[:-1]]
-    # the right side of the third condition is quadratic in C_L, those of the others linear in y
-    unscaled = nguyen21_convergence(params, x, y, [*room, 1.0])
-    room.append(0.9 * math.sqrt(unscaled.left[2] / unscaled.right[2]))
-    unscaled = nguyen21_convergence(params, x, y, room)
-    return params, x, 0.9 * y * (unscaled.left / unscaled.right)[:2].min(), room
+def small_start(seed, widths):
+    """Weights, samples, labels and C_l that meet the three conditions."""
+    params, x = helpers.draw(widths, seed, n_samples=3)
+    y = gaussian(jax.random.key(seed), 3, 1)[:, 0]
+    params, y, room = nguyen21_scaled_start(params, x, y)
+    return params, x, y, room
+
+
+@pytest.mark.parametrize("widths", [(20, 400, 1), (40, 80, 400, 1)])
+def test_the_scaled_start_meets_all_conditions_two_of_them_by_a_tenth(widths):
+    params, x, y, room = small_start(0, widths)
+    theorem = nguyen21_convergence(params, x, y, room)
+    quotients = np.sort(theorem.right / theorem.left)
+    assert theorem.holds
+    np.testing.assert_allclose(quotients[1:], 0.9, rtol=1e-9)
 
 
 @pytest.mark.parametrize("widths", [(20, 400, 1), (40, 80, 400, 1)])
