@@ -10,7 +10,7 @@ speak of.
 import functools
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple, SupportsIndex
 
 import jax
@@ -351,7 +351,7 @@ def frozen_residuals(
     k: Float[ArrayLike, "N N"],
     residual: Float[ArrayLike, " N"],
     step_size: float,
-    steps: Sequence[SupportsIndex],
+    steps: Iterable[SupportsIndex],
 ) -> Float[np.ndarray, "steps N"]:
     """Predict the residuals of gradient descent while the kernel stays what it is.
 
