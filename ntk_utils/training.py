@@ -281,7 +281,7 @@ def gradient_descent(
     """Minimise the loss by full-batch gradient descent, θ ← θ - η Jᵀ r, r = f(X) - y.
 
     The linearised network has r ← (I - η K̄) r: it converges for η < 2/λ_max, and with η = 1/λ_max
-    the error falls by at least 1 - λ_min/λ_max a step. Contradictory labels are no error here: the
+    a step multiplies ‖r‖ by at most 1 - λ_min/λ_max. Contradictory labels are no error here: the
     loss then stays above (y_i - y_j)²/4 for each repeated sample x_i = x_j.
 
     A run of more than two seconds shows a progress bar; one that is interrupted returns the steps

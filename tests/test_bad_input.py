@@ -533,6 +533,7 @@ BAD_CALLS = {
         bad(TypeError, "room", "sequence", "1.0", W, X, Y, 1.0),
         bad(ValueError, "room", "2 numbers", "1", W, X, Y, [1.0]),
         bad(ValueError, "room[1]", "> 0", "0.0", W, X, Y, [1.0, 0.0]),
+        bad(ValueError, "room[1]", "> 0", "0.0", (W[0], 0 * W[1]), X, Y),
     ],
     "nguyen21_scaled_start": [
         *bad_weights(X, Y),

@@ -1,7 +1,8 @@
 """What is proved about gradient descent: when it converges, how fast, and what it then predicts.
 
-Each function computes what one theorem asks for, from weights, samples and labels; whether it holds
-along a path is for `training.gradient_descent` to show. The loss is Φ = ½ ‖f(X) - y‖².
+Each function computes, from weights, samples and labels, the two sides or the number that a
+statement is about; whether it holds along a path is for `training.gradient_descent` to show. The
+loss is Φ = ½ ‖f(X) - y‖².
 """
 
 import math
@@ -60,8 +61,8 @@ def nguyen21_convergence(
         ‖X‖_F^{-2} λ̄_{1..L}^{-2} (Σ_{l<L} λ̄_l^{-2}) (Σ_{l<=L} λ̄_l^{-2})^{-2},
 
     Φ_k <= (1 - η α²/8)^k Φ_0 at every step k. No constant is hidden and no probability enters. α is
-    0 unless the last hidden layer has N neurons. On data with α > 0 all three can be met: the third
-    by a small W_L and C_L, then the others by small labels.
+    0 unless the last hidden layer has at least N neurons. Where α > 0 all three can be met: the
+    third by W_L = 0 and a small C_L, then the others by small labels (`nguyen21_scaled_start`).
 
     Source: Nguyen, "On the proof of global convergence of gradient descent for deep ReLU networks
       with linear widths" (arXiv:2101.09612v3).
@@ -70,7 +71,7 @@ def nguyen21_convergence(
       params: (W_1, …, W_L), L >= 2, the weights to start from.
       x: samples, shape (N, d).
       y: labels, shape (N,).
-      room: (C_1, …, C_L), how far each matrix may move in norm; by default ‖W_l‖.
+      room: (C_1, …, C_L), how far each matrix may move in norm; by default ‖W_l‖, if none is 0.
 
     Returns: both sides of the three conditions, in their order, the bound on η, and α²/8.
 
@@ -81,7 +82,7 @@ def nguyen21_convergence(
     if len(params) < 2:
         raise ValueError("params: expected a hidden layer, L >= 2, got L = 1")
     norms = np.array([np.linalg.norm(np.asarray(w), ord=2) for w in params])
-    room = norms if room is None else _positive_numbers("room", room, len(params))
+    room = _positive_numbers("room", norms.tolist() if room is None else room, len(params))
     reach = norms + room
     of_x = np.linalg.norm(np.asarray(x))
     alpha = _full_row_rank(feature_matrices(params, x)[-1])
@@ -207,25 +208,28 @@ def arora19_complexity(x: Float[ArrayLike, "N d"], y: Float[ArrayLike, " N"]) ->
         H_ij = c (π - θ)/(2π),   c = cos θ the cosine between x_i and x_j:
 
     the limiting kernel of a two-layer ReLU network of which the first layer alone is trained, on
-    samples of norm 1. It is small for labels that lie along large eigenvalues of H, and at least
+    samples of norm 1. It is small for labels with little along small eigenvalues of H, and at least
     √(2 ‖y‖²/(N λ_max(H))).
 
     Source: Arora, Du, Hu, Li, Wang, "Fine-grained analysis of optimization and generalization for
-      overparameterized two-layer neural networks" (arXiv:1901.08584). The theorem bounds the test
-      loss of a very wide network, trained from small weights, by this and O(√(log(N/(λ_min δ))/N)).
+      overparameterized two-layer neural networks" (arXiv:1901.08584). With probability at least 1-δ
+      the theorem bounds the test loss of a wide enough network, trained long enough from small
+      enough weights, by this and O(√(log(N/(λ_0 δ))/N)), for samples of a law under which λ_min(H)
+      is above λ_0; its hypotheses on law, loss and labels are not checked here.
 
     Args:
       x: samples, shape (N, d), taken at norm 1.
       y: labels, shape (N,).
 
     Raises:
-      ValueError: H is singular to rounding, as for repeated samples; x and y of different lengths.
+      ValueError: H is singular to rounding, as for samples that point the same way; x and y of
+        different lengths.
     """
     _, directions = polar(x)
     h = limiting_layer_ntks(directions, depth=2)[0] / 2
     if spectrum(h)[0] <= rounding_error(h):
         raise ValueError(
             "x: expected samples whose kernel is positive definite, got one that is singular to "
-            "rounding: samples that point the same way, or a sample 0"
+            "rounding, as for samples that point the same way, or a sample 0"
         )
     return math.sqrt(2 * y @ scipy.linalg.solve(h, y, assume_a="pos") / len(y))
