@@ -1,3 +1,4 @@
+from . import activations as activations
 from . import bounds as bounds
 from . import compat as compat
 from . import data as data
@@ -8,8 +9,9 @@ from . import operators as operators
 from . import report as report
 from . import spectra as spectra
 from . import training as training
+from .activations import SmoothedLeakyReLU as SmoothedLeakyReLU
 from .bounds.convergence import Convergence as Convergence
-from .bounds.convergence import Start as Start
+from .bounds.convergence import ScaledStart as ScaledStart
 from .bounds.convergence import arora19_complexity as arora19_complexity
 from .bounds.convergence import nguyen21_convergence as nguyen21_convergence
 from .bounds.convergence import nguyen21_scaled_start as nguyen21_scaled_start
@@ -69,7 +71,6 @@ from .lab.exponents import fit_exponent as fit_exponent
 from .lab.plotting import use_style as use_style
 from .lab.sweep import sweep as sweep
 from .networks import Network as Network
-from .networks import SmoothedLeakyReLU as SmoothedLeakyReLU
 from .networks import apply as apply
 from .networks import as_stax as as_stax
 from .networks import backward_matrices as backward_matrices
@@ -94,6 +95,7 @@ from .spectra import smallest_eigenvalue as smallest_eigenvalue
 from .spectra import smallest_singular_value as smallest_singular_value
 from .spectra import spectrum as spectrum
 from .training import Fit as Fit
+from .training import TrainingInterrupted as TrainingInterrupted
 from .training import Trajectory as Trajectory
 from .training import contradictions as contradictions
 from .training import difference_network as difference_network

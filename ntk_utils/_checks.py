@@ -269,37 +269,6 @@ def iterable(name: str, value) -> list:
     return list(value)
 
 
-def elementwise(name: str, value) -> Callable:
-    """An elementwise function of JAX, such as jax.numpy.tanh."""
-    if not callable(value):
-        raise TypeError(
-            f"{name}: expected an elementwise function of JAX, such as jax.numpy.tanh, "
-            f"got {value!r}"
-        )
-    _maps_each_entry(name, value)
-    return value
-
-
-@functools.cache
-def _maps_each_entry(name, function) -> None:
-    like = jax.ShapeDtypeStruct((2, 3), np.float64)
-    try:
-        returned = jax.eval_shape(function, like)
-    except Exception as error:  # it may raise any
-        raise TypeError(
-            f"{name}: expected an elementwise function of JAX, such as jax.numpy.tanh, got "
-            f"{function!r}, which raises {type(error).__name__}: {error}"
-        ) from error
-    if (getattr(returned, "shape", None), getattr(returned, "dtype", None)) != (
-        like.shape,
-        like.dtype,
-    ):
-        raise ValueError(
-            f"{name}: expected an elementwise function, of values float64[2,3] for float64[2,3], "
-            f"got {function!r}, which returns {returned}"
-        )
-
-
 def random_key(name: str, value) -> jax.Array:
     """One random key of JAX, `jax.random.key(0)` or the older `jax.random.PRNGKey(0)`."""
     is_array = isinstance(value, jax.Array)

@@ -90,7 +90,7 @@ def _not_on_this_jax(implementation: str):
         raise NotImplementedError(
             f"neural-tangents' implementation {implementation} needs JAX internals that are gone "
             "since JAX 0.6. Use JACOBIAN_CONTRACTION or NTK_VECTOR_PRODUCTS; for fully connected "
-            "ReLU networks ntk_utils.empirical_ntk is faster than any of them."
+            "networks ntk_utils.empirical_ntk is faster than any of them."
         )
 
     return raise_error

@@ -19,19 +19,13 @@ from jaxtyping import Array, Float
 from ntk_utils import _checks
 from ntk_utils._checks import checked
 from ntk_utils._scale import polar
-from ntk_utils.networks import (
-    Activation,
-    Network,
-    Params,
-    activate,
-    is_relu_network,
-    where_x_lies,
-)
+from ntk_utils.activations import Activation, is_activation, relu, slopes, values
+from ntk_utils.networks import Network, Params, is_relu_network, where_x_lies
 
 
-@checked(params=_checks.weights, x=_checks.placed_inputs, activation=_checks.elementwise)
+@checked(params=_checks.weights, x=_checks.placed_inputs, activation=is_activation)
 def empirical_ntk(
-    params: Params, x: Float[ArrayLike, "N d"], *, activation: Activation = jax.nn.relu
+    params: Params, x: Float[ArrayLike, "N d"], *, activation: Activation = relu
 ) -> Float[Array, "N N"]:
     """Compute the empirical NTK without the Jacobian.
 
@@ -61,9 +55,9 @@ def empirical_ntk(
     return where_x_lies(_empirical_ntk, params, x, _blocks(x), activation)
 
 
-@checked(params=_checks.weights, x=_checks.placed_inputs, activation=_checks.elementwise)
+@checked(params=_checks.weights, x=_checks.placed_inputs, activation=is_activation)
 def layer_ntks(
-    params: Params, x: Float[ArrayLike, "N d"], *, activation: Activation = jax.nn.relu
+    params: Params, x: Float[ArrayLike, "N d"], *, activation: Activation = relu
 ) -> Float[Array, "L N N"]:
     """Compute the L terms of the empirical NTK, one for each weight matrix.
 
@@ -95,17 +89,17 @@ def _layer_ntks(params, x, blocks, activation):
 
 def _layer_terms(params, x, blocks, activation):
     """The terms (F_k F_kᵀ) ∘ (B_{k+1} B_{k+1}ᵀ), k = 0, …, L-1, each as a list of tiles."""
-    gram_f, f, slopes = _forward(params, x, blocks, activation)
+    gram_f, f, of_layers = _forward(params, x, blocks, activation)
     b, b_times_w = x.__array_namespace__().ones_like(x[:, :1]), None
     terms = [_product(gram_f[-1], gram_tiles(b, blocks))]
     for k in range(len(params) - 1, 0, -1):  # here b is B_{k+1}, or b_times_w is B_{k+1} W_{k+1}ᵀ
         w_in, w_out = params[k - 1 : k + 1]
-        if slopes[k] is None:
+        if of_layers[k] is None:
             gram_b, b_times_w = _backward_in_chunks(
                 f[k - 1], w_in, w_out, b, blocks, activation, last=k == 1
             )
         else:
-            b = slopes[k] * (b @ w_out.T if b_times_w is None else b_times_w)
+            b = of_layers[k] * (b @ w_out.T if b_times_w is None else b_times_w)
             gram_b, b_times_w = gram_tiles(b, blocks), None
         terms.append(_product(gram_f[k - 1], gram_b))
     return terms[::-1]
@@ -113,19 +107,20 @@ def _layer_terms(params, x, blocks, activation):
 
 def _forward(params, x, blocks, activation):
     """F_k F_kᵀ by its tiles, F_k and σ'(G_k), k = 0, …, L-1; None for an F_k that is not held."""
-    gram_f, f, slopes, f_times_w = [gram_tiles(x, blocks)], [x], [None], None
+    gram_f, f, of_layers, f_times_w = [gram_tiles(x, blocks)], [x], [None], None
     for k in range(1, len(params)):
         w_in, w_out = params[k - 1 : k + 1]
         if _streams(params, k, len(x)):
             gram, f_times_w = _forward_in_chunks(f[-1], w_in, w_out, blocks, activation)
             f_k, slope = None, None
         else:
-            f_k, slope = activate(activation, f[-1] @ w_in if f_times_w is None else f_times_w)
+            g = f[-1] @ w_in if f_times_w is None else f_times_w
+            f_k, slope = values(activation, g), slopes(activation, g)
             gram, f_times_w = gram_tiles(f_k, blocks), None
         gram_f.append(gram)
         f.append(f_k)
-        slopes.append(slope)
-    return gram_f, f, slopes
+        of_layers.append(slope)
+    return gram_f, f, of_layers
 
 
 # --- symmetry: a Gram matrix by its tiles on and left of the diagonal -----------------------------
@@ -180,7 +175,7 @@ def _forward_in_chunks(f_below, w_in, w_out, blocks, activation):
     """F_k F_kᵀ and F_k W_{k+1} without F_k."""
 
     def of_chunk(w_in, w_out):
-        f, _ = activate(activation, f_below @ w_in)
+        f = values(activation, f_below @ w_in)
         return gram_tiles(f, blocks), f @ w_out
 
     return _sum_over_chunks(of_chunk, w_in, w_out)
@@ -190,7 +185,7 @@ def _backward_in_chunks(f_below, w_in, w_out, b_above, blocks, activation, last)
     """B_k B_kᵀ, and B_k W_kᵀ but for the last layer on the way back, without F_k and B_k."""
 
     def of_chunk(w_in, w_out):
-        b = activate(activation, f_below @ w_in)[1] * (b_above @ w_out.T)
+        b = slopes(activation, f_below @ w_in) * (b_above @ w_out.T)
         return gram_tiles(b, blocks), None if last else b @ w_in.T
 
     return _sum_over_chunks(of_chunk, w_in, w_out)
@@ -213,12 +208,9 @@ def _sum_over_chunks(of_chunk, w_in, w_out):
         rows = jax.lax.dynamic_slice_in_dim(w_out, i * size, size)
         return jax.tree.map(jnp.add, total, of_chunk(columns, rows))
 
-    n_full, n_left = divmod(len(w_out), size)
-    first = of_chunk(w_in[:, n_full * size :], w_out[n_full * size :]) if n_left else None
-    if first is None:
-        shapes = jax.eval_shape(of_chunk, w_in[:, :size], w_out[:size])
-        first = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    return jax.lax.fori_loop(0, n_full, add, first)
+    n_full = len(w_out) // size
+    left = of_chunk(w_in[:, n_full * size :], w_out[n_full * size :])  # or zeros, of no neurons
+    return jax.lax.fori_loop(0, n_full, add, left)
 
 
 @checked(x=_checks.inputs, depth=_checks.positive_integer)
@@ -385,8 +377,8 @@ def empirical_ntk_fn(
 
         K_ij = (1/C) Σ_{c=1}^{C} ⟨∂f_c(x_i)/∂θ, ∂f_c(x_j)/∂θ⟩,
 
-    C the number of outputs of one sample; a scalar network (C = 1) gets J Jᵀ. Fully connected ReLU
-    networks are faster with `empirical_ntk`.
+    C the number of outputs of one sample; a scalar network (C = 1) gets J Jᵀ. Fully connected
+    networks without biases are faster with `empirical_ntk`.
 
     Args:
       apply_fn: `apply_fn(params, x)` maps parameters (any pytree) and samples (N, …) to outputs (N,

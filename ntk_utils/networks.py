@@ -11,12 +11,11 @@ import functools
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import SupportsFloat, SupportsIndex
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -26,12 +25,10 @@ from jaxtyping import Array, Float, Key
 from ntk_utils import _checks
 from ntk_utils._checks import checked
 from ntk_utils._random import normals
+from ntk_utils.activations import Activation, is_activation, relu, slopes, values
 
 Params = Sequence[Float[ArrayLike, "_ _"]]
 """The L weight matrices W_1, …, W_L: shapes (d, n_1), (n_1, n_2), …, (n_{L-1}, 1)."""
-
-Activation = Callable[[Array], Array]
-"""An activation σ: an elementwise function of JAX, which differentiates it."""
 
 _VARIANCE_TIMES_FAN_IN = {"lecun": 1.0, "he": 2.0}
 
@@ -44,8 +41,9 @@ class Network:
       widths: (d, n_1, …, n_{L-1}, 1), positive integers; the output is scalar.
       init: "lecun" (β_l² = 1/n_{l-1}), "he" (β_l² = 2/n_{l-1}), or the L standard deviations β_1,
         …, β_L themselves.
-      activation: σ, an elementwise function such as `jax.numpy.tanh`. What is proved or computed
-        for the ReLU alone refuses a network with another one.
+      activation: σ, an elementwise function such as `jax.numpy.tanh`. A function of weights has to
+        be told, `empirical_ntk(params, x, activation=network.activation)`; one of a network that
+        knows the ReLU alone refuses another activation.
 
     Raises:
       ValueError, TypeError: widths that are not positive integers or do not end in 1, an unknown
@@ -55,10 +53,11 @@ class Network:
 
     widths: Sequence[SupportsIndex]
     init: str | Sequence[SupportsFloat] = "lecun"
-    activation: Activation = jax.nn.relu
+    activation: Activation = relu
 
     def __post_init__(self):
-        _checks.elementwise("activation", self.activation)
+        activation = is_activation("activation", self.activation)
+        object.__setattr__(self, "activation", activation)
         if isinstance(self.widths, str) or not isinstance(self.widths, Sequence):
             raise TypeError(
                 f"widths: expected a sequence (d, n_1, …, n_(L-1), 1), got {self.widths!r}"
@@ -91,6 +90,11 @@ class Network:
             )
         object.__setattr__(self, "init", betas)
 
+    def __repr__(self) -> str:
+        name = getattr(self.activation, "__name__", self.activation)
+        other = "" if self.activation is relu else f", activation={name}"
+        return f"Network(widths={self.widths}, init={self.init!r}{other})"
+
     @property
     def depth(self) -> int:
         """The number L of weight matrices."""
@@ -110,48 +114,11 @@ is_network = _checks.instance_of(Network)
 def is_relu_network(name: str, value) -> Network:
     """A network whose activation is the ReLU."""
     network = is_network(name, value)
-    if network.activation is not jax.nn.relu:
+    if network.activation is not relu:
         raise ValueError(
             f"{name}: expected a ReLU network, got one with the activation {network.activation}"
         )
     return network
-
-
-@dataclass(frozen=True)
-class SmoothedLeakyReLU:
-    """The leaky ReLU max(γu, u), smoothed: for the theorems that ask for a smooth activation.
-
-        σ(u) = γ u + (1-γ) (u Φ(u/s) + s φ(u/s)) - (1-γ)²/(2πβ),   s = (1-γ)/(β √(2π)),
-
-    Φ and φ the distribution function and the density of N(0, 1). It has σ(0) = 0, |σ(u)| <= |u|,
-    γ < σ'(u) = γ + (1-γ) Φ(u/s) < 1 and |σ''| <= β, and tends to the leaky ReLU as β → ∞.
-
-    Source: the example of Nguyen and Mondelli, arXiv:2002.07867, a convolution with a Gaussian,
-      integrated here.
-
-    Args:
-      gamma: γ, the slope of the negative side, 0 < γ < 1.
-      beta: β > 0, the bound on the second derivative.
-
-    Raises:
-      ValueError, TypeError: γ or β out of range, or no numbers.
-    """
-
-    gamma: SupportsFloat = 0.5
-    beta: SupportsFloat = 1.0
-
-    def __post_init__(self):
-        for name in ("gamma", "beta"):
-            _checks.positive_number(name, getattr(self, name))
-        if self.gamma >= 1:
-            raise ValueError(f"gamma: expected a number between 0 and 1, got {self.gamma}")
-
-    def __call__(self, u: Float[ArrayLike, "..."]) -> Float[Array, "..."]:
-        """σ of every entry."""
-        rest = 1 - self.gamma
-        s = rest / (self.beta * math.sqrt(2 * math.pi))
-        smoothed = u * jax.scipy.stats.norm.cdf(u / s) + s * jax.scipy.stats.norm.pdf(u / s)
-        return self.gamma * u + rest * (smoothed - rest / (2 * math.pi * self.beta))
 
 
 @checked(network=is_network, key=_checks.random_key)
@@ -170,9 +137,9 @@ def init_params(network: Network, key: Key[Array, ""]) -> tuple[Float[Array, "_ 
     return normals(jax.random.split(key, network.depth), shapes, network.betas)
 
 
-@checked(params=_checks.weights, x=_checks.placed_inputs, activation=_checks.elementwise)
+@checked(params=_checks.weights, x=_checks.placed_inputs, activation=is_activation)
 def apply(
-    params: Params, x: Float[ArrayLike, "N d"], *, activation: Activation = jax.nn.relu
+    params: Params, x: Float[ArrayLike, "N d"], *, activation: Activation = relu
 ) -> Float[Array, " N"]:
     """Evaluate the network, f_L(x_i) for every row of x.
 
@@ -186,9 +153,9 @@ def apply(
     return where_x_lies(_outputs, params, x, activation)
 
 
-@checked(params=_checks.weights, x=_checks.placed_inputs, activation=_checks.elementwise)
+@checked(params=_checks.weights, x=_checks.placed_inputs, activation=is_activation)
 def feature_matrices(
-    params: Params, x: Float[ArrayLike, "N d"], *, activation: Activation = jax.nn.relu
+    params: Params, x: Float[ArrayLike, "N d"], *, activation: Activation = relu
 ) -> tuple[Float[Array, "N _"], ...]:
     """Return the feature matrices F_0, …, F_{L-1}: row i of F_k is f_k(x_i), and F_0 = X.
 
@@ -202,9 +169,9 @@ def feature_matrices(
     return where_x_lies(_features, params, x, activation)
 
 
-@checked(params=_checks.weights, x=_checks.placed_inputs, activation=_checks.elementwise)
+@checked(params=_checks.weights, x=_checks.placed_inputs, activation=is_activation)
 def backward_matrices(
-    params: Params, x: Float[ArrayLike, "N d"], *, activation: Activation = jax.nn.relu
+    params: Params, x: Float[ArrayLike, "N d"], *, activation: Activation = relu
 ) -> tuple[Float[Array, "N _"], ...]:
     """Return the backward matrices B_1, …, B_L.
 
@@ -225,53 +192,38 @@ def backward_matrices(
 
 
 # not jitted, because without_compiling runs what calls them in NumPy
-def outputs(params, x, activation=jax.nn.relu):
+def outputs(params, x, activation=relu):
     """`apply`, unchecked."""
-    return (forward(params, x, activation)[0][-1] @ params[-1])[:, 0]
+    return (features(params, x, activation)[-1] @ params[-1])[:, 0]
 
 
-def forward(params, x, activation=jax.nn.relu):
-    """F_0, …, F_{L-1}, and the slopes σ'(G_1), …, σ'(G_{L-1}), G_k = F_{k-1} W_k."""
-    matrices, slopes = [x], []
+def features(params, x, activation=relu):
+    """`feature_matrices`, unchecked."""
+    matrices = [x]
     for w in params[:-1]:
-        f, slope = activate(activation, matrices[-1] @ w)
-        matrices.append(f)
-        slopes.append(slope)
-    return tuple(matrices), tuple(slopes)
+        matrices.append(values(activation, matrices[-1] @ w))
+    return tuple(matrices)
 
 
-def backward(params, x, slopes):
-    """`backward_matrices`, unchecked, from the slopes σ'(G_1), …, σ'(G_{L-1})."""
-    matrices = [x.__array_namespace__().ones_like(x[:, :1])]
-    for w, slope in zip(params[:0:-1], reversed(slopes), strict=True):
-        matrices.append(slope * (matrices[-1] @ w.T))
-    return tuple(reversed(matrices))
+def features_and_backward(params, x, activation=relu):
+    """`feature_matrices` and `backward_matrices`, unchecked, in one pass each way."""
+    f, of_layers = [x], []
+    for w in params[:-1]:
+        g = f[-1] @ w
+        f.append(values(activation, g))
+        of_layers.append(slopes(activation, g))
+    b = [x.__array_namespace__().ones_like(x[:, :1])]
+    for w, slope in zip(params[:0:-1], reversed(of_layers), strict=True):
+        b.append(slope * (b[-1] @ w.T))
+    return tuple(f), tuple(reversed(b))
 
 
-def activate(activation, g):
-    """σ(g) and σ'(g), of an array of JAX or of NumPy; a slope of the ReLU is True or False."""
-    if activation is jax.nn.relu:
-        return (np.maximum(g, 0) if isinstance(g, np.ndarray) else jax.nn.relu(g)), g > 0
-    of_g = _value_and_slope(activation, g)
-    return tuple(map(np.asarray, of_g)) if isinstance(g, np.ndarray) else of_g
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _value_and_slope(activation, g):
-    return jax.jvp(activation, (g,), (jnp.ones_like(g),))
-
-
-_outputs = jax.jit(outputs, static_argnums=2)
-
-
-@functools.partial(jax.jit, static_argnums=2)
-def _features(params, x, activation):
-    return forward(params, x, activation)[0]
+_outputs, _features = (jax.jit(f, static_argnums=2) for f in (outputs, features))
 
 
 @functools.partial(jax.jit, static_argnums=2)
 def _backward(params, x, activation):
-    return backward(params, x, forward(params, x, activation)[1])
+    return features_and_backward(params, x, activation)[1]
 
 
 def where_x_lies(function, params, x, *static):
@@ -297,7 +249,7 @@ def where_x_lies(function, params, x, *static):
 def without_compiling(function, params, x, *static):
     """Call a jitted function of (params, x, …), but not compiled, in NumPy, where that is faster.
 
-    The function may call no other one that is jitted.
+    The function may call no other one that is jitted, but `values` and `slopes`.
     """
     if any(isinstance(a, jax.core.Tracer) for a in (x, *params)) or not _in_numpy(params, x):
         return function(params, x, *static)
@@ -319,6 +271,9 @@ def _in_numpy(params, x) -> bool:
     return len(x) * sum(len(x) * len(w) + w.size for w in params) <= _LITTLE_WORK
 
 
+_QUADRATURE_POINTS = 25  # neural-tangents takes their square times the entries of the kernel
+
+
 @checked(network=is_network)
 def as_stax(network: Network):
     """Return the same network as neural-tangents' triple (init_fn, apply_fn, kernel_fn).
@@ -336,7 +291,7 @@ def as_stax(network: Network):
     """
     from ntk_utils.compat import neural_tangents as nt
 
-    if network.activation is jax.nn.relu:
+    if network.activation is relu:
         sigma = nt.stax.Relu()
     else:
         with warnings.catch_warnings():  # of what is said above
@@ -344,7 +299,7 @@ def as_stax(network: Network):
             sigma = nt.stax.ElementwiseNumerical(
                 network.activation,
                 deg=_QUADRATURE_POINTS,
-                df=lambda g: _value_and_slope(network.activation, g)[1],
+                df=functools.partial(slopes, network.activation),
             )
     layers = []
     for fan_in, fan_out, beta in zip(
@@ -353,6 +308,3 @@ def as_stax(network: Network):
         std = beta * math.sqrt(fan_in)
         layers += [nt.stax.Dense(fan_out, W_std=std, parameterization="standard"), sigma]
     return nt.stax.serial(*layers[:-1])
-
-
-_QUADRATURE_POINTS = 25  # neural-tangents takes their square times the entries of the kernel

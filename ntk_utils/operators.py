@@ -21,7 +21,7 @@ from matfree import stochtrace
 from ntk_utils import _checks
 from ntk_utils._checks import checked
 from ntk_utils._scale import without_scale
-from ntk_utils.networks import Params, apply, backward, forward
+from ntk_utils.networks import Params, apply, features_and_backward
 
 
 @checked(params=_checks.weights, x=_checks.inputs)
@@ -54,8 +54,7 @@ def ntk_diagonal(params: Params, x: Float[ArrayLike, "N d"]) -> Float[Array, " N
 
     Returns: the N entries, shape (N,); their minimum is an upper bound on λ_min(K̄).
     """
-    f, slopes = forward(params, x)
-    b = backward(params, x, slopes)
+    f, b = features_and_backward(params, x)
     squares = [((f_k**2).sum(1), (b_k**2).sum(1)) for f_k, b_k in zip(f, b, strict=True)]
     return sum(f_k * b_k for f_k, b_k in squares)
 
@@ -202,8 +201,7 @@ def ntk_solve(
 
 @jax.jit
 def _nystrom_factors(params, x, chosen):
-    f, slopes = forward(params, x)
-    b = backward(params, x, slopes)
+    f, b = features_and_backward(params, x)
     columns = sum((f_k @ f_k[chosen].T) * (c @ c[chosen].T) for f_k, c in zip(f, b, strict=True))
     trace = ntk_diagonal(params, x).sum()
     floor = 1e-12 * trace / len(x)  # repeated samples make W singular

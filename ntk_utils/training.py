@@ -2,14 +2,12 @@
 
 If K̄ = J Jᵀ is positive definite, J Δ = y has a solution Δ = Jᵀ K̄⁻¹ y for all labels y.
 `memorizing_network` makes a network of twice the widths out of it, without training. The other two
-minimise ½ Σ_i (f(x_i) - y_i)² over all weights of a ReLU network of `networks`; Gauss–Newton solves
-with K̄ at each step. Gradient descent takes any activation, and records what the theorems on it
-speak of.
+minimise ½ Σ_i (f(x_i) - y_i)² over all weights of a network of `networks`. Gauss–Newton solves with
+K̄ at each step; gradient descent records what the theorems on it speak of, with any activation.
 """
 
 import functools
 import math
-import warnings
 from collections.abc import Iterable
 from typing import NamedTuple, SupportsIndex
 
@@ -25,10 +23,10 @@ from ntk_utils import _checks
 from ntk_utils._checks import checked
 from ntk_utils._progress import progress_bar
 from ntk_utils._scale import polar
+from ntk_utils.activations import Activation, is_activation, relu
 from ntk_utils.data import parallel_pairs
 from ntk_utils.kernels import empirical_ntk
 from ntk_utils.networks import (
-    Activation,
     Params,
     apply,
     backward_matrices,
@@ -68,6 +66,17 @@ class Trajectory(NamedTuple):
     """‖Jᵀ r‖, the norm of the gradient of the loss in all weights, likewise"""
     path: dict[int, tuple[Float[Array, "_ _"], ...]]
     """the weights after 0, `record_every`, 2 `record_every`, … steps, and after the last"""
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """What an interrupted `gradient_descent` raises; `run` is the `Trajectory` up to there.
+
+    At a prompt and in a notebook it is `sys.last_value.run`.
+    """
+
+    def __init__(self, message: str, run: Trajectory):
+        super().__init__(message)
+        self.run = run
 
 
 @checked(x=_checks.inputs, y=_checks.labels)
@@ -264,7 +273,7 @@ def gauss_newton(
 @checked(
     **_checks.labelled,
     steps=_checks.positive_integer,
-    activation=_checks.elementwise,
+    activation=is_activation,
     record_every=_checks.none_or(_checks.positive_integer),
 )
 def gradient_descent(
@@ -275,7 +284,7 @@ def gradient_descent(
     steps: int = 1000,
     step_size: float | None = None,
     tolerance: float = 1e-9,
-    activation: Activation = jax.nn.relu,
+    activation: Activation = relu,
     record_every: int | None = None,
 ) -> Trajectory:
     """Minimise the loss by full-batch gradient descent, θ ← θ - η Jᵀ r, r = f(X) - y.
@@ -284,8 +293,8 @@ def gradient_descent(
     a step multiplies ‖r‖ by at most 1 - λ_min/λ_max. Contradictory labels are no error here: the
     loss then stays above (y_i - y_j)²/4 for each repeated sample x_i = x_j.
 
-    A run of more than two seconds shows a progress bar; one that is interrupted returns the steps
-    that it has taken.
+    A run of more than two seconds shows a progress bar; one that is interrupted raises
+    `TrainingInterrupted`, which holds the steps that were taken.
 
     Args:
       params: (W_1, …, W_L), the weights to start from.
@@ -302,8 +311,7 @@ def gradient_descent(
         NTK that is 0 at the start where it gives η, a step size that is not positive, or one at
         which the loss overflows.
 
-    Warns:
-      RuntimeWarning: it was interrupted.
+      TrainingInterrupted: it was, as by Ctrl-C.
     """
     params, x, y = _in_double(params, x, y)
     if step_size is None:
@@ -316,6 +324,7 @@ def gradient_descent(
     interval = record_every or steps
     at_once = math.ceil(record_every / math.ceil(record_every / _CHUNK)) if record_every else _CHUNK
     states, path, done, goes_on = [], {}, 0, True
+    interruption = None
     try:
         with progress_bar(steps, unit=" steps", delay=2) as bar:
             while done < steps and goes_on:
@@ -328,13 +337,10 @@ def gradient_descent(
                 states.append(np.asarray(of_steps)[:n])
                 params, done, goes_on = moved, done + n, states[-1][-1, 1] > tolerance
                 bar.update(n)
-    except KeyboardInterrupt:
-        warnings.warn(
-            f"gradient_descent: interrupted, {done} of {steps} steps are returned",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-    states = np.concatenate([*states, [_gradient_and_state(params, x, y, activation)[1]]])
+    except KeyboardInterrupt as error:
+        interruption = error
+    last = _gradient_and_state(params, x, y, activation)[1]
+    states = np.concatenate([np.concatenate([*states, np.zeros((0, 3))])[:done], [last]])
     if not np.isfinite(states).all():
         raise ValueError(
             f"step_size: expected one at which gradient descent is stable, got {step_size:.3g}: "
@@ -343,7 +349,11 @@ def gradient_descent(
     taken = int((states[:-1, 1] > tolerance).sum())
     losses, errors, gradient_norms = np.concatenate([states[:taken], states[-1:]]).T
     path = {step: weights for step, weights in path.items() if step < taken} | {taken: params}
-    return Trajectory(params, losses, errors, gradient_norms, path if record_every else {})
+    run = Trajectory(params, losses, errors, gradient_norms, path if record_every else {})
+    if interruption:
+        message = f"after {taken} of {steps} steps; they are in the attribute `run` of this error"
+        raise TrainingInterrupted(message, run) from interruption
+    return run
 
 
 @checked(k=_checks.kernel, residual=_checks.labels, step_size=_checks.positive_number)
@@ -368,16 +378,23 @@ def frozen_residuals(
     Returns: one row for each number of steps.
 
     Raises:
-      ValueError, TypeError: numbers of steps that are no integers or negative; a residual that is
-        not as long as the kernel.
+      ValueError, TypeError: numbers of steps that are no integers or negative, or so many that the
+        prediction overflows; a residual that is not as long as the kernel.
     """
     if len(residual) != len(k):
         raise ValueError(f"residual: expected {len(k)} entries, got {len(residual)}")
     counts = _checks.iterable("steps", steps)
     counts = [_checks.order(f"steps[{i}]", s) for i, s in enumerate(counts)]
     eigenvalues, v = scipy.linalg.eigh(k, check_finite=False)
-    factors = (1 - step_size * eigenvalues) ** np.array(counts)[:, None]
-    return (factors * (v.T @ residual)) @ v.T
+    with np.errstate(over="ignore", invalid="ignore"):
+        factors = (1 - step_size * eigenvalues) ** np.array(counts)[:, None]
+        predicted = (factors * (v.T @ residual)) @ v.T
+    if not np.isfinite(predicted).all():
+        raise ValueError(
+            f"steps: expected numbers at which the prediction is finite, got {max(counts)} steps "
+            f"of {step_size:.3g}, with λ_max = {eigenvalues[-1]:.3g}"
+        )
+    return predicted
 
 
 def _are_consistent(x, y) -> None:
@@ -426,8 +443,8 @@ def _in_double(params, *arrays):
     return jax.tree.map(lambda a: jnp.asarray(a, dtype=jnp.float64), (tuple(params), *arrays))
 
 
-def _residual(params, x, y):
-    return outputs(params, x) - y
+def _residual(params, x, y, activation=relu):
+    return outputs(params, x, activation) - y
 
 
 def _size(r):
@@ -468,7 +485,7 @@ def _descend(params, x, y, step_sizes, tolerance, activation):
 @functools.partial(jax.jit, static_argnums=3)
 def _gradient_and_state(params, x, y, activation):
     """The gradient of the loss; loss, error and the norm of the gradient."""
-    r, pull_back = jax.vjp(lambda p: outputs(p, x, activation) - y, params)
+    r, pull_back = jax.vjp(lambda p: _residual(p, x, y, activation), params)
     (gradient,) = pull_back(r)
     norm = jnp.sqrt(sum((g**2).sum() for g in gradient))
     return gradient, jnp.stack([*_size(r), norm])

@@ -210,15 +210,36 @@ def bad_relu_networks(*after):
     return [*bad_networks(*after), bad(ValueError, "network", "ReLU", "sigmoid", other, *after)]
 
 
+@jax.custom_vjp
+def backward_only(u):
+    return u
+
+
+backward_only.defvjp(lambda u: (u, None), lambda _, v: (v,))
+
+
+@dataclasses.dataclass
+class Unhashable:
+    """A function with fields that may change."""
+
+    scale: float = 1.0
+
+    def __call__(self, u):
+        return self.scale * u
+
+
 def bad_activations(*before):
     """What every function of an activation refuses, after the given arguments."""
     calls = [
         (TypeError, "elementwise function", "'tanh'", "tanh"),
         (TypeError, "elementwise function", "None", None),
-        (TypeError, "elementwise function", "raises TypeError", lambda: 0),
-        (ValueError, "elementwise function", "shape=(2,)", lambda u: u.sum(axis=1)),
+        (TypeError, "elementwise function", "TypeError: ", lambda: 0),
+        (ValueError, "elementwise function", "returns float64[2]", lambda u: u.sum(axis=1)),
         (ValueError, "elementwise function", "bool", lambda u: u > 0),
-        (ValueError, "elementwise function", "shape=()", lambda _: 0),
+        (ValueError, "elementwise function", "mixes entries", jax.nn.softmax),
+        (TypeError, "elementwise function", "custom_vjp", backward_only),
+        (TypeError, "elementwise function", "unhashable", Unhashable()),
+        (ValueError, "elementwise function", "int64[]", lambda _: 0),
     ]
     return [
         bad(error, "activation", expected, got, *before, activation=activation)
@@ -507,6 +528,9 @@ BAD_CALLS = {
         bad(TypeError, "steps", "sequence", "3", K, Y[:3], 0.1, 3),
         bad(TypeError, "steps[0]", "integer", "1.5", K, Y[:3], 0.1, [1.5]),
         bad(ValueError, "steps[1]", ">= 0", "-1", K, Y[:3], 0.1, [1, -1]),
+        bad(
+            ValueError, "steps", "is finite", "2000 steps", np.diag([1.0, 2, 3]), Y[:3], 3.0, [2000]
+        ),
     ],
     "difference_network": [
         *bad_weights(W, 1.0),
@@ -553,7 +577,7 @@ BAD_CALLS = {
         bad(ValueError, "gamma", "> 0", "0.0", W, X, 0.0, activation=jax.nn.relu),
     ],
     "arora19_complexity": [
-        *bad_samples(y=Y, at_least_two=True),
+        *bad_samples(y=Y),
         *bad_labels(X),
         bad(ValueError, "x", "positive definite", "singular", X_APART[[0, 0, 1]], Y[:3]),
     ],
@@ -705,6 +729,7 @@ EXEMPT = {
     "ClaimsFail",
     "ConditioningReport",
     "ConstantColumnWarning",
+    "Convergence",
     "DataWarning",
     "Estimate",
     "Exponent",
@@ -712,7 +737,10 @@ EXEMPT = {
     "GapCoefficients",
     "RepeatedRowWarning",
     "Sandwich",
+    "ScaledStart",
     "Solution",
+    "TrainingInterrupted",
+    "Trajectory",
 }
 
 

@@ -15,6 +15,7 @@ from hypothesis import Phase, given, settings
 
 from ntk_utils import (
     Network,
+    activations,
     apply,
     as_stax,
     backward_matrices,
@@ -285,7 +286,7 @@ def test_layers_that_are_large_and_wider_than_their_neighbours_stream(widths, st
     params = [jax.ShapeDtypeStruct(shape, float) for shape in itertools.pairwise(widths)]
     assert [kernels._streams(params, k, 1000) for k in range(1, len(params))] == streams
     x = jax.ShapeDtypeStruct((1000, 4), float)
-    k = jax.eval_shape(kernels._empirical_ntk, params, x, ((0, 1000),), jax.nn.relu)
+    k = jax.eval_shape(kernels._empirical_ntk, params, x, ((0, 1000),), activations.relu)
     assert k.shape == (1000, 1000)
 
 
@@ -295,7 +296,7 @@ def temporary_bytes(n_samples, width):
     params = tuple(jax.ShapeDtypeStruct(shape, float) for shape in shapes)
     x = jax.ShapeDtypeStruct((n_samples, 8), float)
     blocks = kernels.row_blocks(n_samples)
-    compiled = kernels._empirical_ntk.lower(params, x, blocks, jax.nn.relu).compile()
+    compiled = kernels._empirical_ntk.lower(params, x, blocks, activations.relu).compile()
     return compiled.memory_analysis().temp_size_in_bytes
 
 

@@ -19,6 +19,7 @@ ROOMS = [
     "_scale",
     "compat",
     "data",
+    "activations",
     "networks",
     "kernels",
     "operators",

@@ -8,14 +8,12 @@ import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import jaxtyping
-import mpmath
 import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
 
 from ntk_utils import (
     Network,
-    SmoothedLeakyReLU,
     apply,
     as_stax,
     backward_matrices,
@@ -250,52 +248,6 @@ def test_the_kernel_that_as_stax_gives_is_met_by_wide_networks(activation):
     _, _, kernel_fn = as_stax(network)
     k, limit = empirical_ntk(params, x, activation=activation), kernel_fn(x, None, "ntk")
     assert abs(k - limit).max() < 0.1 * abs(limit).max()  # of the order n^(-1/2)
-
-
-# --- the smoothed leaky ReLU ----------------------------------------------------------------------
-
-smoothings = st.tuples(st.floats(0.05, 0.95), st.floats(0.1, 100.0))
-
-
-def convolution(gamma, beta, u):
-    """The example of arXiv:2002.07867 by quadrature."""
-    density = lambda v: mpmath.exp(-mpmath.pi * beta**2 * (u - v) ** 2 / (1 - gamma) ** 2)  # noqa: E731
-    reach = 12 * (1 - gamma) / beta
-    edges = sorted({u - reach, 0.0, u, u + reach})
-    smoothed = mpmath.quad(lambda v: max(gamma * v, v) * density(v), edges)
-    return beta / (1 - gamma) * smoothed - (1 - gamma) ** 2 / (2 * mpmath.pi * beta)
-
-
-@pytest.mark.parametrize(("gamma", "beta"), [(0.5, 1.0), (0.3, 4.0), (0.9, 0.2)])
-def test_the_smoothed_leaky_relu_is_the_convolution_with_a_gaussian(gamma, beta):
-    for u in (-2.0, -0.3, 0.0, 0.1, 1.5):
-        expected = float(convolution(gamma, beta, u))
-        assert SmoothedLeakyReLU(gamma, beta)(u) == pytest.approx(expected, rel=1e-9, abs=1e-9)
-
-
-@few
-@given(smoothings)
-def test_the_smoothed_leaky_relu_has_the_three_properties_of_the_theorem(smoothing):
-    gamma, beta = smoothing
-    u = jnp.linspace(-20, 20, 2001) / min(beta, 1)
-    sigma = SmoothedLeakyReLU(gamma, beta)
-    slope, curvature = (jax.vmap(f)(u) for f in (jax.grad(sigma), jax.grad(jax.grad(sigma))))
-    assert sigma(0.0) == pytest.approx(0, abs=1e-15 / beta)
-    assert (abs(sigma(u)) <= abs(u) + 1e-15 / beta).all()
-    assert (slope >= gamma - 1e-14).all()
-    assert (slope <= 1 + 1e-14).all()
-    assert abs(curvature).max() == pytest.approx(beta, rel=1e-9)  # at 0; β is the best constant
-
-
-@pytest.mark.parametrize("gamma", [0.1, 0.5])
-def test_the_smoothed_leaky_relu_tends_to_the_leaky_one(gamma):
-    u = jnp.linspace(-3, 3, 301)
-    gaps = [
-        abs(SmoothedLeakyReLU(gamma, beta)(u) - jax.nn.leaky_relu(u, gamma)).max()
-        for beta in (10.0, 100.0)
-    ]
-    assert gaps[1] < gaps[0] / 9
-    assert gaps[1] > 0
 
 
 def test_as_stax_draws_weights_of_the_same_shapes_and_deviations(key):

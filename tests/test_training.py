@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from tqdm import tqdm
 
 from ntk_utils import (
     Network,
+    TrainingInterrupted,
     apply,
     contradictions,
     difference_network,
@@ -195,22 +197,36 @@ def test_the_path_ends_at_the_step_that_reaches_the_tolerance(key):
     assert np.abs(apply(run.path[taken], x) - y).max() <= 0.1
 
 
-def test_an_interrupted_run_returns_the_steps_that_it_has_taken(key, monkeypatch):
+def test_an_interrupted_run_loses_none_of_the_steps_that_it_has_taken(key, monkeypatch):
     params, x, y = problem(key)
     whole = gradient_descent(params, x, y, steps=50, record_every=10)
-    descend, calls = training._descend, itertools.count()
+    descend, calls, at_call = training._descend, itertools.count(), 2
 
     def interrupted(*args):
-        if next(calls) == 2:
+        if next(calls) == at_call:
             raise KeyboardInterrupt
         return descend(*args)
 
     monkeypatch.setattr(training, "_descend", interrupted)
-    with pytest.warns(RuntimeWarning, match="interrupted, 20 of 50 steps"):
-        run = gradient_descent(params, x, y, steps=50, record_every=10)
+    with pytest.raises(TrainingInterrupted, match="after 20 of 50 steps") as interruption:
+        gradient_descent(params, x, y, steps=50, record_every=10)
+    run = interruption.value.run
     assert list(run.path) == [0, 10, 20]
     np.testing.assert_array_equal(run.losses[:20], whole.losses[:20])
     np.testing.assert_array_equal(flat(run.params), flat(whole.path[20]))
+
+    calls, at_call = itertools.count(), 0  # before the first step
+    with pytest.raises(TrainingInterrupted, match="after 0 of 50 steps") as interruption:
+        gradient_descent(params, x, y, steps=50)
+    np.testing.assert_array_equal(interruption.value.run.losses, whole.losses[:1])
+
+
+def test_a_long_run_shows_its_progress(key, monkeypatch, capsys):
+    monkeypatch.setattr(
+        training, "progress_bar", lambda total, **_: tqdm(total=total, disable=False)
+    )
+    gradient_descent(*problem(key), steps=600, tolerance=1e-300)
+    assert "600/600" in capsys.readouterr().err
 
 
 def test_labels_that_are_fitted_already_need_no_step(key):

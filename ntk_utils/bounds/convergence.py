@@ -17,8 +17,9 @@ from jaxtyping import Array, Float
 from ntk_utils import _checks
 from ntk_utils._checks import checked
 from ntk_utils._scale import polar
+from ntk_utils.activations import Activation, is_activation
 from ntk_utils.kernels import limiting_layer_ntks
-from ntk_utils.networks import Activation, Params, apply, feature_matrices
+from ntk_utils.networks import Params, apply, feature_matrices
 from ntk_utils.spectra import rounding_error, smallest_singular_value, spectrum
 
 
@@ -79,8 +80,7 @@ def nguyen21_convergence(
       ValueError: a linear model; numbers C_l that are not L or not positive; x and y of different
         lengths, weights that do not fit together or do not fit x.
     """
-    if len(params) < 2:
-        raise ValueError("params: expected a hidden layer, L >= 2, got L = 1")
+    _has_hidden_layer(params)
     norms = np.array([np.linalg.norm(np.asarray(w), ord=2) for w in params])
     room = _positive_numbers("room", norms.tolist() if room is None else room, len(params))
     reach = norms + room
@@ -99,12 +99,12 @@ def nguyen21_convergence(
     return Convergence(
         left=np.array([alpha**2, alpha**3, alpha**2]),
         right=np.array(right),
-        largest_step=float(min(bound, 8 / alpha**2 if alpha else math.inf)),
+        largest_step=float(min(bound, 8 / alpha**2 if alpha**2 else math.inf)),
         rate=alpha**2 / 8,
     )
 
 
-class Start(NamedTuple):
+class ScaledStart(NamedTuple):
     """Where gradient descent starts."""
 
     params: tuple[Float[Array, "_ _"], ...]
@@ -118,12 +118,12 @@ class Start(NamedTuple):
 @checked(params=_checks.weights, x=_checks.inputs, y=_checks.labels)
 def nguyen21_scaled_start(
     params: Params, x: Float[ArrayLike, "N d"], y: Float[ArrayLike, " N"]
-) -> Start:
+) -> ScaledStart:
     """Scale the last matrix and the labels until the conditions of `nguyen21_convergence` hold.
 
     W_L becomes 0, C_l = ‖W_l‖/10 for l < L; then the right side of the third condition is quadratic
-    in C_L, and those of the others are linear in y. Both are chosen to make the larger quotient of
-    right and left side 0.9.
+    in C_L, and those of the others are linear in y. C_L makes the right side of the third 0.9 of
+    the left, and a factor in front of y does it for the stricter one of the other two.
 
     Args:
       params: (W_1, …, W_L), L >= 2; at least N neurons in the last hidden layer.
@@ -138,25 +138,26 @@ def nguyen21_scaled_start(
     """
     if not y.any():
         raise ValueError("y: expected labels that are not all 0, got zeros")
+    _has_hidden_layer(params)
     params = (*params[:-1], 0.0 * params[-1])
-    room = [0.1 * float(np.linalg.norm(np.asarray(w), ord=2)) for w in params[:-1]]
-    unscaled = nguyen21_convergence(params, x, y, [*room, 1.0])
     features = np.asarray(feature_matrices(params, x)[-1])
-    if unscaled.left[0] <= rounding_error(features @ features.T):
+    if _full_row_rank(features) ** 2 <= rounding_error(features @ features.T):
         raise ValueError(
             "params: expected a last hidden layer of full row rank, got σ_min(F_{L-1}) = 0"
         )
+    room = [0.1 * float(np.linalg.norm(np.asarray(w), ord=2)) for w in params[:-1]]
+    unscaled = nguyen21_convergence(params, x, y, [*room, 1.0])
     room.append(math.sqrt(0.9 * unscaled.left[2] / unscaled.right[2]))
     unscaled = nguyen21_convergence(params, x, y, room)
     scale = 0.9 * (unscaled.left / unscaled.right)[:2].min()
-    return Start(params, scale * y, tuple(room))
+    return ScaledStart(params, scale * y, tuple(room))
 
 
 @checked(
     params=_checks.weights,
     x=_checks.inputs,
     gamma=_checks.positive_number,
-    activation=_checks.elementwise,
+    activation=is_activation,
 )
 def weak_pl_factor(
     params: Params, x: Float[ArrayLike, "N d"], gamma: float, *, activation: Activation
@@ -165,9 +166,10 @@ def weak_pl_factor(
 
         ‖∂Φ/∂W_2‖_F >= μ ‖f(X) - y‖,   μ = γ^{L-2} σ_min(F_1) ∏_{l=3}^L σ_min(W_l)
 
-    for an activation with σ' >= γ. Certificate: true for all weights and labels. It says something
-    if n_1 >= N and n_2 >= … >= n_{L-1}, a pyramid: σ_min is about all N rows of F_1 and all n_l
-    columns of W_l, and μ is 0 where there are fewer of the others.
+    for an activation with σ' >= γ, which is for the caller to know. Certificate: true for all
+    weights and labels; what rounding can do to singular values is taken off, that of the features
+    is not covered. It says something if n_1 >= N and n_2 >= … >= n_{L-1}, a pyramid: σ_min is about
+    all N rows of F_1 and all n_l columns of W_l, and μ is 0 where there are fewer of the others.
 
     Source: the inequality of Nguyen and Mondelli (arXiv:2002.07867); this form derived here.
 
@@ -182,16 +184,25 @@ def weak_pl_factor(
     Raises:
       ValueError: a linear model; weights that do not fit together or do not fit x.
     """
-    if len(params) < 2:
-        raise ValueError("params: expected a hidden layer, L >= 2, got L = 1")
-    behind = [_full_row_rank(np.asarray(w).T) for w in params[2:]]
-    sigma_min = _full_row_rank(feature_matrices(params, x, activation=activation)[1])
-    return gamma ** (len(params) - 2) * sigma_min * math.prod(behind)
+    _has_hidden_layer(params)
+    features = feature_matrices(params, x, activation=activation)[1]
+    matrices = [np.asarray(features), *(np.asarray(w).T for w in params[2:])]
+    sigmas = [
+        max(_full_row_rank(f) - max(f.shape) * np.finfo(f.dtype).eps * np.linalg.norm(f), 0.0)
+        for f in matrices
+    ]
+    return float(gamma ** (len(params) - 2) * math.prod(sigmas))
 
 
 def _full_row_rank(f) -> float:
     """The smallest of as many singular values as there are rows: 0 with fewer columns."""
     return smallest_singular_value(f) if f.shape[1] >= f.shape[0] else 0.0
+
+
+def _has_hidden_layer(params) -> None:
+    """Raise for a linear model."""
+    if len(params) < 2:
+        raise ValueError("params: expected a hidden layer, L >= 2, got L = 1")
 
 
 def _positive_numbers(name, value, n):
@@ -201,7 +212,7 @@ def _positive_numbers(name, value, n):
     return np.array([_checks.positive_number(f"{name}[{i}]", c) for i, c in enumerate(numbers)])
 
 
-@checked(x=_checks.samples, y=_checks.labels)
+@checked(x=_checks.inputs, y=_checks.labels)
 def arora19_complexity(x: Float[ArrayLike, "N d"], y: Float[ArrayLike, " N"]) -> float:
     """Return the leading term of a bound on the test loss, √(2 yᵀ H⁻¹ y / N).
 

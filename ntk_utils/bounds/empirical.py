@@ -34,10 +34,9 @@ from ntk_utils.kernels import (
 from ntk_utils.networks import (
     Network,
     Params,
-    backward,
     backward_matrices,
     feature_matrices,
-    forward,
+    features_and_backward,
     init_params,
     is_relu_network,
     without_compiling,
@@ -122,8 +121,7 @@ def schur_terms(params: Params, x: Float[ArrayLike, "N d"]) -> Float[np.ndarray,
 @functools.partial(jax.jit, static_argnums=2)
 def _kernel_and_factors(params, x, blocks):
     """K̄, and what `_factors` returns, with every Gram matrix formed once."""
-    f, slopes = forward(params, x)
-    b = backward(params, x, slopes)
+    f, b = features_and_backward(params, x)
     grams = [gram_tiles(f_k, blocks) for f_k in f]
     terms = [
         map(operator.mul, gram, gram_tiles(b_k, blocks)) for gram, b_k in zip(grams, b, strict=True)
@@ -137,8 +135,8 @@ def _kernel_and_factors(params, x, blocks):
 @jax.jit
 def _factors(params, x):
     """F_k F_kᵀ (None where n_k < N) and ‖(B_{k+1})_i:‖² for every i, for k = 0, …, L-1."""
-    f, slopes = forward(params, x)
-    return [_gram(f_k) for f_k in f], [(b**2).sum(axis=1) for b in backward(params, x, slopes)]
+    f, b = features_and_backward(params, x)
+    return [_gram(f_k) for f_k in f], [(b_k**2).sum(axis=1) for b_k in b]
 
 
 def _gram(f):

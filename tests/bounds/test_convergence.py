@@ -168,6 +168,18 @@ def test_the_factor_is_0_where_the_pyramid_or_the_wide_layer_is_missing():
     assert of(*helpers.draw((4, 9, 2, 3, 1), 0, n_samples=8)) == 0
 
 
+def test_the_factor_of_repeated_samples_is_exactly_0():
+    params, x = helpers.draw((4, 9, 3, 1), 0, n_samples=4)
+    x = np.asarray(x)[[0, 1, 2, 2]]
+    assert weak_pl_factor(params, x, 0.5, activation=SmoothedLeakyReLU()) == 0
+
+
+def test_conditions_of_weights_of_any_size_are_computed():
+    params = (1e-90 * np.eye(3), np.ones((3, 1)))
+    theorem = nguyen21_convergence(params, 1e-90 * np.eye(3), np.ones(3))
+    assert not theorem.holds
+
+
 def test_a_slope_below_gamma_breaks_the_inequality():
     # the ReLU has the slope 0: all neurons of layer 2 are off at some sample
     params, x = (np.eye(3), -np.ones((3, 3)), np.ones((3, 1))), np.eye(3)
@@ -184,6 +196,10 @@ def test_the_complexity_of_orthogonal_samples_is_that_of_half_the_identity(key):
     y = np.asarray(gaussian(key, 5, 1))[:, 0]
     # H = I/2, so √(2 · 2 ‖y‖²/N)
     assert arora19_complexity(3 * np.eye(5), y) == pytest.approx(2 * math.sqrt(y @ y / 5))
+
+
+def test_one_sample_has_a_complexity():
+    assert arora19_complexity([[2.0]], [3.0]) == pytest.approx(6.0)  # H = 1/2
 
 
 def test_the_complexity_is_the_quadratic_form_of_the_kernel_by_its_formula(key):
