@@ -34,25 +34,25 @@ def smallest_eigenvalue(k: Float[ArrayLike, "N N"]) -> float:
       ValueError, TypeError: not square, not symmetric (beyond 1e-8 of the largest entry), not
         finite, not float64.
     """
-    if len(k) >= _LANCZOS_FROM:
-        # the scale taken out: an inverse of 1e-308, or a sum of squares of 1e200, is no number
-        scaled, exponent = without_scale(k)
-        value = _by_lanczos_on_the_inverse(scaled)
-        if value is not None:
-            return float(np.ldexp(value, exponent))
-    return _by_tridiagonal_form(k)
+    if len(k) < _LANCZOS_FROM and 1e-100 < k[0, 0] < 1e100:
+        return float(_by_tridiagonal_form(k))
+    # the scale taken out: an inverse of 1e-308, or a sum of squares of 1e200, is no number
+    k, exponent = without_scale(k)
+    value = _by_lanczos_on_the_inverse(k) if len(k) >= _LANCZOS_FROM else None
+    return float(np.ldexp(_by_tridiagonal_form(k) if value is None else value, exponent))
 
 
+_EVERY_DIGIT = 2 * np.finfo(np.float64).tiny
 _LANCZOS_FROM = 500  # samples; below, the tridiagonal form is the faster way
 
 
 def _by_tridiagonal_form(k):
     """λ_min by LAPACK itself: on the way there, scipy.linalg.eigh spends as much as our checks."""
-    # k.T as LAPACK has k; it takes out the scale itself
-    values, *_, info = dsyevr(k.T, compute_v=0, range="I", il=1, iu=1, lower=1)
+    # k.T as LAPACK has k; bisection to the last digit
+    values, *_, info = dsyevr(k.T, compute_v=0, range="I", il=1, iu=1, lower=1, abstol=_EVERY_DIGIT)
     if info:
         raise scipy.linalg.LinAlgError(f"k: LAPACK found no eigenvalue, dsyevr's info is {info}")
-    return float(values[0])
+    return values[0]
 
 
 def _by_lanczos_on_the_inverse(k):
