@@ -8,6 +8,8 @@ INSTALLED := .venv/.installed-$(PYTHON_VERSION)
 PLATFORM ?= cpu
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# what is imported is compiled once: the installation leaves it to the first import
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help lab test reproduce execute figure2 bench lint lock clean .venv
