@@ -310,7 +310,6 @@ def gradient_descent(
       ValueError: x and y of different lengths, weights that do not fit together or do not fit x, an
         NTK that is 0 at the start where it gives η, a step size that is not positive, or one at
         which the loss overflows.
-
       TrainingInterrupted: it was, as by Ctrl-C.
     """
     params, x, y = _in_double(params, x, y)
