@@ -12,14 +12,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test reproduce execute figure2 bench lint lock clean .venv
+.PHONY: help lab test reproduce execute figure2 bombari22 bench lint lock clean .venv
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[.a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # compiled programs are kept: a notebook that is run again does not wait for the same ones
-lab reproduce figure2: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/build/compiled
-lab reproduce figure2: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
+lab reproduce figure2 bombari22: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/build/compiled
+lab reproduce figure2 bombari22: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
 
 lab: .venv ## open JupyterLab on the first notebook (more options: LAB_FLAGS="--no-browser")
 	$(BIN)/jupyter lab $(LAB_FLAGS) notebooks/00-start-here.ipynb
@@ -36,8 +36,13 @@ execute: .venv ## re-execute the notebooks in place and store their outputs (NOT
 
 # one thread a process: two trials side by side are done sooner than one after the other. And glibc
 # gives large arrays back at once: by itself it keeps a gigabyte of them in each process
+MEASURE = MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=1048576 MALLOC_TRIM_THRESHOLD_=1048576 JAX_PLATFORMS=$(PLATFORM) OPENBLAS_NUM_THREADS=1 XLA_FLAGS=--xla_cpu_multi_thread_eigen=false $(BIN)/python -m
+
 figure2: .venv ## measure both panels of Figure 2 of arXiv:2012.11654, resumable: hours on two cores (TRIALS=2 for a look)
-	MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=1048576 MALLOC_TRIM_THRESHOLD_=1048576 JAX_PLATFORMS=$(PLATFORM) OPENBLAS_NUM_THREADS=1 XLA_FLAGS=--xla_cpu_multi_thread_eigen=false $(BIN)/python -m ntk_utils.figure2 $(if $(TRIALS),--trials $(TRIALS))
+	$(MEASURE) ntk_utils.figure2 $(if $(TRIALS),--trials $(TRIALS))
+
+bombari22: .venv ## measure Figures 1 and 2 of arXiv:2205.10217, resumable: hours on two cores (TRIALS=2 for a look)
+	$(MEASURE) ntk_utils.bombari22 $(if $(TRIALS),--trials $(TRIALS))
 
 bench: .venv ## measure the speed of core and notebooks, as ratios within one run (PLATFORM=cuda on a GPU)
 	JAX_PLATFORMS=$(PLATFORM) $(BIN)/pytest tests/benchmarks --override-ini python_files='bench_*.py' --override-ini addopts= --benchmark-disable-gc --benchmark-columns min,median,rounds -s

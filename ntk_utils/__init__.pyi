@@ -1,4 +1,5 @@
 from . import activations as activations
+from . import bombari22 as bombari22
 from . import bounds as bounds
 from . import compat as compat
 from . import data as data
@@ -11,11 +12,13 @@ from . import spectra as spectra
 from . import training as training
 from .activations import SmoothedLeakyReLU as SmoothedLeakyReLU
 from .bounds.convergence import Convergence as Convergence
+from .bounds.convergence import FlowConvergence as FlowConvergence
 from .bounds.convergence import ScaledStart as ScaledStart
 from .bounds.convergence import arora19_complexity as arora19_complexity
 from .bounds.convergence import nguyen21_convergence as nguyen21_convergence
 from .bounds.convergence import nguyen21_scaled_start as nguyen21_scaled_start
 from .bounds.convergence import weak_pl_factor as weak_pl_factor
+from .bounds.convergence import weak_pl_flow as weak_pl_flow
 from .bounds.empirical import GapCoefficients as GapCoefficients
 from .bounds.empirical import Sandwich as Sandwich
 from .bounds.empirical import diagonal_upper_bound as diagonal_upper_bound
@@ -95,12 +98,15 @@ from .spectra import smallest_eigenvalue as smallest_eigenvalue
 from .spectra import smallest_singular_value as smallest_singular_value
 from .spectra import spectrum as spectrum
 from .training import Fit as Fit
+from .training import Flow as Flow
 from .training import TrainingInterrupted as TrainingInterrupted
 from .training import Trajectory as Trajectory
+from .training import adam as adam
 from .training import contradictions as contradictions
 from .training import difference_network as difference_network
 from .training import frozen_residuals as frozen_residuals
 from .training import gauss_newton as gauss_newton
 from .training import gradient_descent as gradient_descent
+from .training import gradient_flow as gradient_flow
 from .training import least_norm_step as least_norm_step
 from .training import memorizing_network as memorizing_network

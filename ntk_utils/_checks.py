@@ -181,6 +181,14 @@ def labels(name: str, value) -> np.ndarray:
     return np.asarray(_real_array(name, value, 1))
 
 
+def times(name: str, value) -> np.ndarray:
+    """At least two times, increasing from 0."""
+    t = labels(name, value)
+    if len(t) < 2 or t[0] != 0 or not (np.diff(t) > 0).all():
+        raise ValueError(f"{name}: expected at least two, increasing from 0, got {t}")
+    return t
+
+
 def weights(name: str, value) -> tuple[jax.Array, ...]:
     """Weight matrices of shapes (n_0, n_1), (n_1, n_2), …, (n_{L-1}, 1)."""
     if not isinstance(value, tuple | list) or not value:

@@ -10,12 +10,6 @@ the data is not published; standard Gaussian samples are inferred, because they 
 points. For comparison, one curve has samples on the sphere of radius √d.
 """
 
-import argparse
-import multiprocessing
-import os
-from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
-
 import jax
 import numpy as np
 import pandas as pd
@@ -23,8 +17,7 @@ from matplotlib.axes import Axes
 
 from ntk_utils.data import gaussian, uniform_sphere
 from ntk_utils.kernels import empirical_ntk, wide_layer_ntks
-from ntk_utils.lab import plotting
-from ntk_utils.lab.sweep import sweep
+from ntk_utils.lab import plotting, tables
 from ntk_utils.networks import Network, init_params
 from ntk_utils.spectra import smallest_eigenvalue
 
@@ -192,19 +185,7 @@ def _compare(curve):
 
 def main() -> None:
     """Measure what is missing, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trials", type=int, default=50, help="networks a point (default: 50)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
-    parser.add_argument("--cache", default="build/figure2", help="folder of finished trials")
-    parser.add_argument("--out", type=Path, default="notebooks/data/figure2.csv", help="the table")
-    arguments = parser.parse_args()
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(arguments.workers, mp_context=spawn) as executor:
-        seeds = range(arguments.trials)
-        drawn = sweep(trial, GRID, seeds, executor=executor, cache=arguments.cache)
-    of_point = drawn.groupby(_POINT, sort=False)["value"]
-    table = of_point.agg(mean="mean", sd="std", trials="count").reset_index()
-    table.to_csv(arguments.out, index=False, float_format="%.6g")
+    tables.measure(__doc__.splitlines()[0], {"figure2": (trial, GRID)}, trials=50)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
-"""Fitting labels: the construction of Corollary 4.2, Gauss–Newton, and gradient descent.
+"""Fitting labels: the construction of Corollary 4.2, Gauss–Newton, gradient descent and flow, Adam.
 
 If K̄ = J Jᵀ is positive definite, J Δ = y has a solution Δ = Jᵀ K̄⁻¹ y for all labels y.
-`memorizing_network` makes a network of twice the widths out of it, without training. The other two
+`memorizing_network` makes a network of twice the widths out of it, without training. The others
 minimise ½ Σ_i (f(x_i) - y_i)² over all weights of a network of `networks`. Gauss–Newton solves with
-K̄ at each step; gradient descent records what the theorems on it speak of, with any activation.
+K̄ at each step; gradient descent and gradient flow record what the theorems on them speak of; Adam
+is what a published experiment trains with.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Iterable
 from typing import NamedTuple, SupportsIndex
@@ -15,7 +17,9 @@ import jax
 import jax.numpy as jnp
 import jax.scipy.linalg
 import numpy as np
+import scipy.integrate
 import scipy.linalg
+from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
@@ -43,7 +47,7 @@ _SCALES = 4.0 ** np.arange(27)
 
 
 class Fit(NamedTuple):
-    """What Gauss–Newton returns: the weights, and two numbers for each state on the way to them."""
+    """What Gauss–Newton and Adam return: the weights, and two numbers for each state up to them."""
 
     params: tuple[Float[Array, "_ _"], ...]
     """(W_1, …, W_L) after the last step"""
@@ -68,13 +72,28 @@ class Trajectory(NamedTuple):
     """the weights after 0, `record_every`, 2 `record_every`, … steps, and after the last"""
 
 
+class Flow(NamedTuple):
+    """What gradient flow returns: the state at each of the times that were asked for."""
+
+    times: Float[np.ndarray, " times"]
+    """t, increasing, the first one 0"""
+    losses: Float[np.ndarray, " times"]
+    """½ Σ_i (f(x_i) - y_i)²"""
+    errors: Float[np.ndarray, " times"]
+    """max_i |f(x_i) - y_i|"""
+    gradient_norms: Float[np.ndarray, " times"]
+    """‖Jᵀ r‖, the norm of the gradient of the loss in all weights"""
+    path: tuple[tuple[Float[Array, "_ _"], ...], ...]
+    """(W_1, …, W_L) at each time"""
+
+
 class TrainingInterrupted(KeyboardInterrupt):
-    """What an interrupted `gradient_descent` raises; `run` is the `Trajectory` up to there.
+    """What interrupted training raises; `run` is what it would have returned, up to there.
 
     At a prompt and in a notebook it is `sys.last_value.run`.
     """
 
-    def __init__(self, message: str, run: Trajectory):
+    def __init__(self, message: str, run: "Trajectory | Flow | Fit"):
         super().__init__(message)
         self.run = run
 
@@ -355,6 +374,148 @@ def gradient_descent(
     return run
 
 
+@checked(
+    params=_checks.weights,
+    x=_checks.inputs,
+    y=_checks.labels,
+    times=_checks.times,
+    activation=is_activation,
+    rtol=_checks.positive_number,
+)
+def gradient_flow(
+    params: Params,
+    x: Float[ArrayLike, "N d"],
+    y: Float[ArrayLike, " N"],
+    times: Float[ArrayLike, " times"],
+    *,
+    activation: Activation,
+    rtol: float = 1e-8,
+) -> Flow:
+    """Follow the gradient of the loss in continuous time, dθ/dt = -Jᵀ r, r = f(X) - y.
+
+    The limit of `gradient_descent` as η → 0, at t = η k. Theorems on it need no step size. It is
+    integrated by SciPy's explicit method of order 8, whose steps stability limits to a few
+    1/λ_max(K̄): the cost grows as ∫ λ_max dt. Between the times the integrator chooses its steps.
+
+    A run of more than two seconds shows a progress bar; one that is interrupted raises
+    `TrainingInterrupted`, which holds the times that were reached.
+
+    Args:
+      params: (W_1, …, W_L), the weights at t = 0.
+      x: samples, shape (N, d).
+      y: labels, shape (N,), real or integer.
+      times: when to record, increasing from 0, in units of 1/(eigenvalues of K̄).
+      activation: σ, smooth: where σ' jumps, as that of the ReLU does, the flow is not unique.
+      rtol: the error of a step of the integrator, relative to the largest weight.
+
+    Raises:
+      ValueError: times that do not increase from 0; x and y of different lengths, weights that do
+        not fit together or do not fit x; a time that the integrator does not reach.
+      TrainingInterrupted: it was, as by Ctrl-C.
+    """
+    params, x, y = _in_double(params, x, y)
+    theta, as_weights = ravel_pytree(params)
+    velocity = jax.jit(
+        lambda _, w: -ravel_pytree(_gradient_and_state(as_weights(w), x, y, activation)[0])[0]
+    )
+    atol = rtol * float(jnp.abs(theta).max())
+    path, interruption = [np.asarray(theta)], None
+    try:
+        # a step that is far too long overflows, and is taken again, shorter
+        quiet = np.errstate(over="ignore", invalid="ignore")
+        with quiet, progress_bar(len(times) - 1, unit=" times", delay=2) as bar:
+            for ends in itertools.pairwise(times):
+                solved = scipy.integrate.solve_ivp(
+                    velocity, ends, path[-1], method="DOP853", t_eval=ends[1:], rtol=rtol, atol=atol
+                )
+                if not solved.success:
+                    raise ValueError(
+                        f"times: expected some that the flow reaches, got {ends[1]:.3g}: "
+                        f"{solved.message}"
+                    )
+                path.append(solved.y[:, -1])
+                bar.update()
+    except KeyboardInterrupt as error:
+        interruption = error
+    weights = tuple(as_weights(jnp.asarray(w)) for w in path)
+    states = [np.asarray(_gradient_and_state(w, x, y, activation)[1]) for w in weights]
+    run = Flow(times[: len(path)], *np.transpose(states), weights)
+    if interruption:
+        message = f"at time {run.times[-1]:.3g} of {times[-1]:.3g}; see the attribute `run`"
+        raise TrainingInterrupted(message, run) from interruption
+    return run
+
+
+@checked(
+    **_checks.labelled,
+    steps=_checks.positive_integer,
+    learning_rate=_checks.none_or(_checks.positive_number),
+    activation=is_activation,
+)
+def adam(
+    params: Params,
+    x: Float[ArrayLike, "N d"],
+    y: Float[ArrayLike, " N"],
+    *,
+    learning_rate: float | None = None,
+    steps: int = 10_000,
+    tolerance: float = 1e-9,
+    activation: Activation = relu,
+) -> Fit:
+    """Minimise the loss by full-batch Adam, with the moments of optax, until it stops falling.
+
+    After every 100 steps the run ends if the sum of the last 100 losses is above that of the 100
+    before them, or if the last error is within the tolerance.
+
+    Source: the training of arXiv:2205.10217, Figure 2. Its loss is the mean over the samples;
+      Adam's steps do not depend on such a factor, but for the 1e-8 that it adds to a root.
+
+    Args:
+      params: (W_1, …, W_L), the weights to start from.
+      x: samples, shape (N, d).
+      y: labels, shape (N,), real or integer.
+      learning_rate: the size of the first step of each weight; by default 1/(10 √N), that of the
+        source.
+      steps: the largest number of steps, taken in hundreds: rounded up to the next of them.
+      tolerance: the error max_i |f(x_i) - y_i| at which to stop.
+      activation: σ.
+
+    Raises:
+      ValueError: x and y of different lengths, weights that do not fit together or do not fit x, or
+        a learning rate at which the loss overflows.
+      TrainingInterrupted: it was, as by Ctrl-C; its `run` has the steps that were taken.
+    """
+    import optax
+
+    params, x, y = _in_double(params, x, y)
+    learning_rate = learning_rate or 0.1 / math.sqrt(len(y))
+    carry = params, optax.adam(learning_rate).init(params)
+    states, interruption = [], None
+    try:
+        with progress_bar(100 * math.ceil(steps / 100), unit=" steps", delay=2) as bar:
+            falls, state = True, _gradient_and_state(params, x, y, activation)[1]
+            while falls and 100 * len(states) < steps and state[1] > tolerance:
+                carry, of_steps = _adam(carry, x, y, learning_rate, activation)
+                states.append(np.asarray(of_steps))
+                state = states[-1][-1]
+                falls = len(states) < 2 or states[-1][:, 0].sum() <= states[-2][:, 0].sum()
+                bar.update(100)
+    except KeyboardInterrupt as error:
+        interruption = error
+    last = np.asarray(_gradient_and_state(carry[0], x, y, activation)[1])[None]
+    losses, errors = np.concatenate([*states, last])[:, :2].T
+    if not np.isfinite(losses).all():
+        raise ValueError(
+            f"learning_rate: expected one at which Adam is stable, got {learning_rate:.3g}: "
+            f"the loss overflowed after {np.isfinite(losses).argmin()} steps"
+        )
+    run = Fit(carry[0], losses, errors)
+    if interruption:
+        message = f"after {len(losses) - 1} of {steps} steps; they are in its attribute `run`"
+        raise TrainingInterrupted(message, run) from interruption
+    return run
+
+
 @checked(k=_checks.kernel, residual=_checks.labels, step_size=_checks.positive_number)
 def frozen_residuals(
     k: Float[ArrayLike, "N N"],
@@ -479,6 +640,22 @@ def _descend(params, x, y, step_sizes, tolerance, activation):
         return jax.tree.map(lambda w, g: w - step_size * g, params, gradient), state
 
     return jax.lax.scan(one_step, params, step_sizes)
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def _adam(carry, x, y, learning_rate, activation):
+    """A hundred steps of Adam; as well loss, error and gradient norm before each of them."""
+    import optax
+
+    optimizer = optax.adam(learning_rate)
+
+    def one_step(carry, _):
+        params, moments = carry
+        gradient, state = _gradient_and_state(params, x, y, activation)
+        updates, moments = optimizer.update(gradient, moments)
+        return (optax.apply_updates(params, updates), moments), state
+
+    return jax.lax.scan(one_step, carry, length=100)
 
 
 @functools.partial(jax.jit, static_argnums=3)

@@ -116,7 +116,7 @@ def bad_labels(*before):
 
 
 def bad_training():
-    """What both optimisers refuse."""
+    """What the optimisers refuse."""
     return [
         *bad_weights(X, Y),
         *bad_samples(W, y=Y),
@@ -521,6 +521,25 @@ BAD_CALLS = {
         bad(TypeError, "record_every", "integer", "1.5", W, X, Y, record_every=1.5),
         *bad_activations(W, X, Y),
     ],
+    "adam": [
+        *bad_training(),
+        bad(ValueError, "learning_rate", "> 0", "0.0", W, X, Y, learning_rate=0.0),
+        bad(TypeError, "learning_rate", "real number", "'small'", W, X, Y, learning_rate="small"),
+        *bad_activations(W, X, Y),
+    ],
+    "gradient_flow": [
+        *bad_samples(W, y=Y, times=[0, 1], activation=jax.nn.relu),
+        *(
+            dataclasses.replace(call, args=(*call.args, [0, 1]), kwargs={"activation": jax.nn.relu})
+            for call in [*bad_weights(X, Y), *bad_labels(W, X)]
+        ),
+        *bad_activations(W, X, Y, [0, 1]),
+        *(
+            bad(ValueError, "times", "increasing from 0", got, W, X, Y, t, activation=jax.nn.relu)
+            for got, t in (("0.", [0]), ("1.", [1, 2]), ("2. 1.", [0, 2, 1]), ("0. 0.", [0, 0]))
+        ),
+        bad(ValueError, "rtol", "> 0", "0.0", W, X, Y, [0, 1], activation=jax.nn.relu, rtol=0.0),
+    ],
     "frozen_residuals": [
         *(dataclasses.replace(call, args=(*call.args, Y[:3], 0.1, [1])) for call in bad_kernels()),
         bad(ValueError, "residual", "3 entries", "4", K, Y, 0.1, [1]),
@@ -575,6 +594,18 @@ BAD_CALLS = {
         *bad_activations(W, X, 0.5),
         bad(ValueError, "params", "L >= 2", "L = 1", (X[:3, :1],), X, 0.5, activation=jax.nn.relu),
         bad(ValueError, "gamma", "> 0", "0.0", W, X, 0.0, activation=jax.nn.relu),
+    ],
+    "weak_pl_flow": [
+        *(
+            dataclasses.replace(call, args=(*call.args, 0.5), kwargs={"activation": jax.nn.relu})
+            for call in [*bad_weights(X, Y), *bad_labels(W, X)]
+        ),
+        *bad_samples(W, y=Y, gamma=0.5, activation=jax.nn.relu),
+        *bad_activations(W, X, Y, 0.5),
+        bad(
+            ValueError, "params", "L >= 2", "L = 1", (X[:3, :1],), X, Y, 0.5, activation=jax.nn.relu
+        ),
+        bad(ValueError, "gamma", "> 0", "0.0", W, X, Y, 0.0, activation=jax.nn.relu),
     ],
     "arora19_complexity": [
         *bad_samples(y=Y),
@@ -734,6 +765,8 @@ EXEMPT = {
     "Estimate",
     "Exponent",
     "Fit",
+    "Flow",
+    "FlowConvergence",
     "GapCoefficients",
     "RepeatedRowWarning",
     "Sandwich",

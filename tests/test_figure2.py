@@ -123,12 +123,12 @@ def test_the_table_holds_mean_and_spread_of_the_trials_and_is_written_again_from
     sizes = {"d": 3, "n_samples": 5, "n_1": 8, "n_2": 6}
     grid = [{"panel": panel, **sizes} for panel in ("right", "left")]
     monkeypatch.setattr(figure2, "GRID", grid)
-    folders = ["--cache", str(tmp_path / "trials"), "--out", str(tmp_path / "table.csv")]
+    folders = ["--cache", str(tmp_path / "build"), "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["figure2", "--trials", "3", "--workers", "1", *folders])
     tables = []
     for _ in range(2):
         figure2.main()
-        tables.append(pd.read_csv(tmp_path / "table.csv"))
+        tables.append(pd.read_csv(tmp_path / "figure2.csv"))
     drawn = sweep(figure2.trial, grid, range(3), progress=False)
     by_panel = drawn.groupby("panel", sort=False)["value"]
     np.testing.assert_allclose(tables[0]["mean"], by_panel.mean(), rtol=1e-5)

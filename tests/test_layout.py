@@ -33,6 +33,7 @@ ROOMS = [
     "training",
     "report",
     "figure2",
+    "bombari22",
 ]
 # the laboratory knows no mathematics of NTKs: of the package it imports what is on the right, and
 # of itself only what stands left
@@ -45,10 +46,11 @@ LAB = [
     "lab.sweep",
     "lab.exponents",
     "lab.claims",
+    "lab.tables",
     "lab.plotting",
     "lab.reproduce",
 ]
-WITH_A_LABORATORY = {"figure2", "report"}
+WITH_A_LABORATORY = {"bombari22", "figure2", "report"}
 """Rooms of mathematics that may import the laboratory."""
 
 

@@ -243,7 +243,7 @@ JUNK = st.one_of(
     samples().map(pd.DataFrame),
     st.just(KEY),
 )
-LABELLED = ("least_norm_step", "ntk_solve", "gauss_newton", "gradient_descent")
+LABELLED = ("least_norm_step", "ntk_solve", "gauss_newton", "gradient_descent", "adam")
 OTHERS = {
     "contradictions": lambda x: ntk.contradictions(x, np.ones(3)),
     "ntk_operator": lambda x: ntk.ntk_operator(weights(2), x),

@@ -1,3 +1,4 @@
+import functools
 import itertools
 import subprocess
 import sys
@@ -8,12 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.linalg
 from hypothesis import given, settings
+from jax.example_libraries import optimizers
 from tqdm import tqdm
 
 from ntk_utils import (
     Network,
+    SmoothedLeakyReLU,
     TrainingInterrupted,
+    adam,
     apply,
     contradictions,
     difference_network,
@@ -22,6 +27,7 @@ from ntk_utils import (
     gauss_newton,
     gaussian,
     gradient_descent,
+    gradient_flow,
     init_params,
     least_norm_step,
     memorizing_network,
@@ -229,9 +235,133 @@ def test_a_long_run_shows_its_progress(key, monkeypatch, capsys):
     assert "600/600" in capsys.readouterr().err
 
 
+# --- gradient flow --------------------------------------------------------------------------------
+
+
+def test_the_flow_of_a_linear_model_is_the_exponential_of_its_kernel(key):
+    params, x, y = problem(key, widths=(6, 1), n=4)
+    times = [0.0, 0.01, 0.3, 2.0]
+    flow = gradient_flow(params, x, y, times, activation=jnp.tanh)
+    k, r = np.asarray(empirical_ntk(params, x)), np.asarray(apply(params, x) - y)
+    for i, t in enumerate(times):
+        expected = scipy.linalg.expm(-t * k) @ r
+        np.testing.assert_allclose(apply(flow.path[i], x) - y, expected, rtol=1e-6, atol=1e-7)
+        assert flow.losses[i] == pytest.approx(expected @ expected / 2, rel=1e-5, abs=1e-12)
+        assert flow.errors[i] == pytest.approx(abs(expected).max(), rel=1e-5, abs=1e-6)
+        gradient = np.sqrt(expected @ k @ expected)
+        assert flow.gradient_norms[i] == pytest.approx(gradient, rel=1e-5, abs=1e-6)
+    np.testing.assert_array_equal(flow.times, times)
+
+
+def test_gradient_descent_tends_to_the_flow_at_first_order_in_the_step_size(key):
+    params, x, y = problem(key, widths=(6, 16, 8, 1))
+    smooth = SmoothedLeakyReLU()
+    flow = gradient_flow(params, x, y, [0, 0.05], activation=smooth)
+    steps = np.array([50, 100, 200])
+    errors = []
+    for n in steps.tolist():
+        run = gradient_descent(params, x, y, steps=n, step_size=0.05 / n, activation=smooth)
+        errors.append(np.linalg.norm(flat(run.params) - flat(flow.path[-1])))
+    np.testing.assert_allclose(errors * steps, errors[-1] * steps[-1], rtol=0.2)
+    assert errors[-1] < 0.01 * np.linalg.norm(flat(flow.path[-1]) - flat(params))
+
+
+def test_a_stricter_tolerance_of_the_flow_changes_its_end_by_less(key):
+    params, x, y = problem(key, widths=(6, 16, 8, 1))
+    ends = [
+        flat(gradient_flow(params, x, y, [0, 1], activation=jnp.tanh, rtol=rtol).path[-1])
+        for rtol in (1e-4, 1e-7, 1e-11)
+    ]
+    assert np.linalg.norm(ends[0] - ends[2]) < 1e-2
+    assert np.linalg.norm(ends[1] - ends[2]) < 1e-5
+
+
+def test_an_interrupted_flow_returns_the_times_that_it_reached(key, monkeypatch):
+    params, x, y = problem(key, widths=(6, 8, 1))
+    whole = gradient_flow(params, x, y, [0, 0.1, 0.2, 0.3], activation=jnp.tanh)
+    solve, calls = training.scipy.integrate.solve_ivp, itertools.count()
+
+    def interrupted(*args, **options):
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return solve(*args, **options)
+
+    monkeypatch.setattr(training.scipy.integrate, "solve_ivp", interrupted)
+    with pytest.raises(TrainingInterrupted, match=r"at time 0.2 of 0.3") as interruption:
+        gradient_flow(params, x, y, [0, 0.1, 0.2, 0.3], activation=jnp.tanh)
+    run = interruption.value.run
+    np.testing.assert_array_equal(run.times, [0, 0.1, 0.2])
+    np.testing.assert_array_equal(run.losses, whole.losses[:3])
+    np.testing.assert_array_equal(flat(run.path[2]), flat(whole.path[2]))
+
+
+# --- Adam -----------------------------------------------------------------------------------------
+
+
+def test_adam_takes_the_steps_of_the_adam_of_jax(key):
+    params, x, y = problem(key, widths=(6, 16, 1))
+    init, update, weights_of = optimizers.adam(0.01)
+    state, loss = init(params), lambda p: ((apply(p, x) - y) ** 2).sum() / 2
+    losses = []
+    for i in range(100):
+        value, gradient = jax.value_and_grad(loss)(weights_of(state))
+        losses.append(float(value))
+        state = update(i, gradient, state)
+    fit = adam(params, x, y, learning_rate=0.01, steps=100)
+    np.testing.assert_allclose(fit.losses[:100], losses, rtol=1e-9)
+    np.testing.assert_allclose(flat(fit.params), flat(weights_of(state)), rtol=1e-7)
+    assert fit.losses[100] == pytest.approx(float(loss(fit.params)))
+
+
+def test_adam_ends_within_the_tolerance_and_counts_its_steps_in_hundreds(key):
+    params, x, y = problem(key)
+    fit = adam(params, x, y, tolerance=1e-3)
+    assert fit.errors[-1] <= 1e-3 < fit.errors[-102]
+    assert len(fit.losses) % 100 == 1
+    assert len(adam(params, x, y, steps=150, tolerance=1e-300).losses) == 201
+
+
+def test_adam_ends_after_the_hundred_steps_over_which_the_loss_rose(key):
+    params, x, y = problem(key, widths=(4, 3, 1), n=40)  # fewer weights than labels
+    fit = adam(params, x, y, learning_rate=0.1)
+    sums = fit.losses[:-1].reshape(-1, 100).sum(axis=1)
+    assert len(fit.losses) < 10_001
+    assert sums[-1] > sums[-2]
+    assert (np.diff(sums[:-1]) <= 0).all()
+    assert fit.errors[-1] > 1e-2
+
+
+def test_adam_takes_the_learning_rate_of_its_source_by_default(key):
+    params, x, y = problem(key, n=16)
+    given = adam(params, x, y, learning_rate=0.1 / 4, steps=100)
+    np.testing.assert_array_equal(adam(params, x, y, steps=100).losses, given.losses)
+
+
+def test_an_interrupted_run_of_adam_returns_the_steps_taken(key, monkeypatch):
+    params, x, y = problem(key)
+    train = functools.partial(adam, params, x, y, steps=300, tolerance=1e-300)
+    whole = train()
+    hundred, calls = training._adam, itertools.count()
+
+    def interrupted(*args):
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return hundred(*args)
+
+    monkeypatch.setattr(training, "_adam", interrupted)
+    with pytest.raises(TrainingInterrupted, match="after 200 of 300 steps") as interruption:
+        train()
+    np.testing.assert_array_equal(interruption.value.run.losses, whole.losses[:201])
+
+
+def test_a_learning_rate_at_which_adam_overflows_is_refused(key):
+    with pytest.raises(ValueError, match=r"learning_rate: expected .* got 1e\+200"):
+        adam(*problem(key), learning_rate=1e200)
+
+
 def test_labels_that_are_fitted_already_need_no_step(key):
     params, x, _ = problem(key)
-    for train in (gauss_newton, gradient_descent):
+    for train in (gauss_newton, gradient_descent, adam):
         fit = train(params, x, apply(params, x))
         assert fit.losses.shape == (1,)
         assert fit.errors[0] < 1e-14

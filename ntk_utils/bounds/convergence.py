@@ -11,6 +11,7 @@ from typing import NamedTuple, SupportsFloat
 
 import numpy as np
 import scipy.linalg
+import scipy.optimize
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
@@ -185,13 +186,103 @@ def weak_pl_factor(
       ValueError: a linear model; weights that do not fit together or do not fit x.
     """
     _has_hidden_layer(params)
+    return gamma ** (len(params) - 2) * math.prod(_weak_pl_sigmas(params, x, activation))
+
+
+class FlowConvergence(NamedTuple):
+    """The condition of a convergence theorem on gradient flow, and what it gives."""
+
+    left: float
+    """the left side; the condition holds if left >= right"""
+    right: float
+    """the right side"""
+    radius: float
+    """R, of ‖θ(t) - θ(0)‖ <= R"""
+    rate: float
+    """ρ, of Φ(t) <= e^{-ρ t} Φ(0)"""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the condition holds."""
+        return self.left >= self.right
+
+
+@checked(
+    params=_checks.weights,
+    x=_checks.inputs,
+    y=_checks.labels,
+    gamma=_checks.positive_number,
+    activation=is_activation,
+)
+def weak_pl_flow(
+    params: Params,
+    x: Float[ArrayLike, "N d"],
+    y: Float[ArrayLike, " N"],
+    gamma: float,
+    *,
+    activation: Activation,
+) -> FlowConvergence:
+    """Compute a condition under which gradient flow converges, from the weak PL inequality.
+
+    If no weight matrix has moved by more than R, the factor of `weak_pl_factor` is at least
+
+        μ(R) = γ^{L-2} (σ_min(F_1) - ‖X‖ R)_+ ∏_{l=3}^L (σ_min(W_l) - R)_+
+
+    for γ <= σ' <= 1. If some R > 0 has R μ(R) >= ‖f(X) - y‖ at the start, then for all t >= 0
+
+        ‖θ(t) - θ(0)‖ <= R   and   Φ(t) <= e^{-ρ t} Φ(0),   ρ = 2 μ(R)².
+
+    For d‖r‖/dt = -‖∇Φ‖²/‖r‖ <= -μ ‖∇Φ‖ as long as the flow is within R, so that the path which it
+    has gone is at most (‖r(0)‖ - ‖r(t)‖)/μ. No constant is hidden and no probability enters. What
+    rounding can do to singular values is taken off, as in `weak_pl_factor`.
+
+    Source: derived here, after the proof idea of Nguyen and Mondelli (arXiv:2002.07867), whose
+      theorem is on gradient descent and has other constants.
+
+    Args:
+      params: (W_1, …, W_L), L >= 2, the weights at t = 0.
+      x: samples, shape (N, d).
+      y: labels, shape (N,).
+      gamma: γ > 0, at most the smallest slope of the activation.
+      activation: σ, with slopes of at most 1.
+
+    Returns: max_R R μ(R) on the left, ‖f(X) - y‖ on the right. If the condition holds, the smallest
+      R with R μ(R) >= ‖f(X) - y‖, which has the best rate; otherwise an infinite R and the rate 0.
+
+    Raises:
+      ValueError: a linear model; x and y of different lengths, weights that do not fit together or
+        do not fit x.
+    """
+    _has_hidden_layer(params)
+    sigmas = np.array(_weak_pl_sigmas(params, x, activation))
+    speeds = np.ones_like(sigmas)
+    speeds[0] = np.linalg.norm(np.asarray(x), ord=2)
+    factor = gamma ** (len(params) - 2)
+    mu = lambda radius: float(factor * (sigmas - speeds * radius).prod())  # noqa: E731
+    right = float(np.linalg.norm(np.asarray(apply(params, x, activation=activation)) - y))
+    reach = float((sigmas / speeds).min()) if speeds[0] else 0.0
+    # the logarithm of R μ(R) is concave below the reach: there is one maximum
+    found = scipy.optimize.minimize_scalar(
+        lambda radius: -radius * mu(radius), bounds=(0, reach), method="bounded"
+    )
+    best = float(found.x)
+    left = best * mu(best)
+    if left < right:
+        return FlowConvergence(left, right, math.inf, 0.0)
+    excess = lambda radius: radius * mu(radius) - right  # noqa: E731
+    radius = scipy.optimize.brentq(excess, 0, best, xtol=1e-300, rtol=1e-12)
+    radius = min(radius * (1 + 1e-9), best)
+    return FlowConvergence(left, right, radius, 2 * mu(radius) ** 2)
+
+
+def _weak_pl_sigmas(params, x, activation) -> list[float]:
+    """σ_min(F_1), σ_min(W_3), …, σ_min(W_L), less what rounding can do to them, at least 0."""
     features = feature_matrices(params, x, activation=activation)[1]
     matrices = [np.asarray(features), *(np.asarray(w).T for w in params[2:])]
-    sigmas = [
+    return [
         max(_full_row_rank(f) - max(f.shape) * np.finfo(f.dtype).eps * np.linalg.norm(f), 0.0)
         for f in matrices
     ]
-    return float(gamma ** (len(params) - 2) * math.prod(sigmas))
 
 
 def _full_row_rank(f) -> float:

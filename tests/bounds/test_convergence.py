@@ -17,11 +17,13 @@ from ntk_utils import (
     feature_matrices,
     gaussian,
     gradient_descent,
+    gradient_flow,
     nguyen21_convergence,
     nguyen21_scaled_start,
     spectrum,
     uniform_sphere,
     weak_pl_factor,
+    weak_pl_flow,
 )
 
 seeds = st.integers(0, 2**31 - 1)
@@ -187,6 +189,85 @@ def test_a_slope_below_gamma_breaks_the_inequality():
     factor = weak_pl_factor(params, x, 0.5, activation=jax.nn.relu)
     assert gradient_in_w_2(params, x, y, jax.nn.relu) == 0
     assert factor * np.linalg.norm(y) > 0.5
+
+
+# --- gradient flow from the weak inequality -------------------------------------------------------
+
+
+def flow_start(seed, widths, activation, scale):
+    """Weights with W_2 = 0 and the others behind it scaled, samples, and labels."""
+    (w_1, w_2, *others), x = helpers.draw(widths, seed, n_samples=8)
+    y = np.asarray(gaussian(jax.random.key(seed), 8, 1))[:, 0]
+    params = (w_1, 0 * w_2, *(scale * w for w in others))
+    return params, x, y, weak_pl_flow(params, x, y, activation.gamma, activation=activation)
+
+
+@pytest.mark.parametrize("widths", [(20, 40, 4, 1), (20, 40, 6, 3, 1)])
+@pytest.mark.parametrize("smoothing", [(0.5, 1.0), (0.8, 3.0)])
+def test_where_the_condition_holds_the_flow_stays_in_the_radius_and_keeps_the_rate(
+    widths, smoothing
+):
+    activation = SmoothedLeakyReLU(*smoothing)
+    for seed in range(3):
+        scale = 2.0 ** next(
+            i for i in range(30) if flow_start(seed, widths, activation, 2.0**i)[3].holds
+        )
+        params, x, y, theorem = flow_start(seed, widths, activation, scale)
+        times = np.array([0, 0.01, 0.1, 1]) / theorem.rate
+        flow = gradient_flow(params, x, y, times, activation=activation, rtol=1e-10)
+        promised = flow.losses[0] * np.exp(-theorem.rate * times)
+        moved = [
+            math.sqrt(sum(jnp.sum((a - b) ** 2) for a, b in zip(w, params, strict=True)))
+            for w in flow.path
+        ]
+        assert (flow.losses <= promised * (1 + 1e-6)).all()
+        # not vacuous: the radius is no more than a few hundred times what is gone
+        assert moved[-1] <= theorem.radius <= 300 * moved[-1]
+        assert theorem.radius * math.sqrt(theorem.rate / 2) == pytest.approx(theorem.right)
+
+
+def test_the_left_side_is_the_maximum_over_a_fine_grid_of_radii():
+    activation = SmoothedLeakyReLU()
+    params, x, _, theorem = flow_start(0, (20, 40, 4, 1), activation, 1.0)
+    features = feature_matrices(params, x, activation=activation)[1]
+    sigma_f, sigma_w = (np.linalg.svd(m)[1].min() for m in (features, params[2]))
+    radii = np.linspace(0, min(sigma_f / np.linalg.norm(x, 2), sigma_w), 10_001)
+    products = 0.5 * radii * (sigma_f - np.linalg.norm(x, 2) * radii) * (sigma_w - radii)
+    assert theorem.left == pytest.approx(products.max(), rel=1e-6)
+
+
+def test_a_wide_layer_or_a_pyramid_that_is_missing_leaves_nothing_at_any_scale():
+    activation = SmoothedLeakyReLU()
+    for widths in [(20, 7, 4, 1), (20, 40, 3, 4, 1)]:
+        for scale in (1.0, 1e6):
+            theorem = flow_start(0, widths, activation, scale)[3]
+            assert theorem.left == 0
+            assert not theorem.holds
+            assert theorem.rate == 0
+            assert math.isinf(theorem.radius)
+
+
+def test_a_slope_that_the_activation_does_not_have_breaks_the_promise():
+    # σ' is γ = 0.1 where all is negative, and 0.9 is claimed
+    activation = SmoothedLeakyReLU(0.1, 100.0)
+    params = (-20 * np.eye(3), -1e-2 * np.eye(3), np.full((3, 1), 20.0))
+    x, y = np.eye(3), np.zeros(3)
+    y = np.asarray(apply(params, x, activation=activation)) + 1e-3
+    broken, kept = (weak_pl_flow(params, x, y, g, activation=activation) for g in (0.9, 0.1))
+    assert broken.holds
+    assert kept.holds
+    times = np.array([0, 1e-3])
+    flow = gradient_flow(params, x, y, times, activation=activation)
+    assert flow.losses[1] <= flow.losses[0] * math.exp(-kept.rate * times[1])
+    assert flow.losses[1] > flow.losses[0] * math.exp(-broken.rate * times[1])
+
+
+def test_labels_that_are_fitted_need_no_radius():
+    activation = SmoothedLeakyReLU()
+    params, x, _, _ = flow_start(0, (20, 40, 4, 1), activation, 1.0)
+    theorem = weak_pl_flow(params, x, np.zeros(8), 0.5, activation=activation)
+    assert theorem.holds
+    assert theorem.radius == 0
 
 
 # --- labels and the kernel ------------------------------------------------------------------------
