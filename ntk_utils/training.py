@@ -380,7 +380,7 @@ def gradient_descent(
     y=_checks.labels,
     times=_checks.times,
     activation=is_activation,
-    rtol=_checks.positive_number,
+    tolerance=_checks.positive_number,
 )
 def gradient_flow(
     params: Params,
@@ -389,13 +389,14 @@ def gradient_flow(
     times: Float[ArrayLike, " times"],
     *,
     activation: Activation,
-    rtol: float = 1e-8,
+    tolerance: float = 1e-6,
 ) -> Flow:
     """Follow the gradient of the loss in continuous time, dθ/dt = -Jᵀ r, r = f(X) - y.
 
-    The limit of `gradient_descent` as η → 0, at t = η k. Theorems on it need no step size. It is
-    integrated by SciPy's explicit method of order 8, whose steps stability limits to a few
-    1/λ_max(K̄): the cost grows as ∫ λ_max dt. Between the times the integrator chooses its steps.
+    The limit of `gradient_descent` as η → 0, at t = η k. Theorems on it need no step size. SciPy's
+    LSODA integrates it, with the Hessian of the loss where the problem is stiff, as it is for large
+    λ_max/λ_min: a network may have a few thousand weights. Between the times LSODA chooses its
+    steps.
 
     A run of more than two seconds shows a progress bar; one that is interrupted raises
     `TrainingInterrupted`, which holds the times that were reached.
@@ -406,7 +407,8 @@ def gradient_flow(
       y: labels, shape (N,), real or integer.
       times: when to record, increasing from 0, in units of 1/(eigenvalues of K̄).
       activation: σ, smooth: where σ' jumps, as that of the ReLU does, the flow is not unique.
-      rtol: the error of a step of the integrator, relative to the largest weight.
+      tolerance: the error of a step of the integrator, as a share of ‖r(0)‖: that of a weight is
+        this times ‖r(0)‖/√λ_max(K̄(0)).
 
     Raises:
       ValueError: times that do not increase from 0; x and y of different lengths, weights that do
@@ -415,18 +417,21 @@ def gradient_flow(
     """
     params, x, y = _in_double(params, x, y)
     theta, as_weights = ravel_pytree(params)
-    velocity = jax.jit(
-        lambda _, w: -ravel_pytree(_gradient_and_state(as_weights(w), x, y, activation)[0])[0]
-    )
-    atol = rtol * float(jnp.abs(theta).max())
+    start = float(jnp.linalg.norm(_residual(params, x, y, activation)))
+    largest = float(spectrum(empirical_ntk(params, x, activation=activation))[-1])
+    options = {
+        "method": "LSODA",
+        "jac": lambda _, w: -_hessian(w, params, x, y, activation),
+        "rtol": 1e-12,
+        "atol": tolerance * (start / math.sqrt(largest or 1.0) or 1.0),
+    }
+    velocity = lambda _, w: -_gradient(w, params, x, y, activation)  # noqa: E731
     path, interruption = [np.asarray(theta)], None
     try:
-        # a step that is far too long overflows, and is taken again, shorter
-        quiet = np.errstate(over="ignore", invalid="ignore")
-        with quiet, progress_bar(len(times) - 1, unit=" times", delay=2) as bar:
+        with progress_bar(len(times) - 1, unit=" times", delay=2) as bar:
             for ends in itertools.pairwise(times):
                 solved = scipy.integrate.solve_ivp(
-                    velocity, ends, path[-1], method="DOP853", t_eval=ends[1:], rtol=rtol, atol=atol
+                    velocity, ends, path[-1], t_eval=ends[1:], **options
                 )
                 if not solved.success:
                     raise ValueError(
@@ -640,6 +645,15 @@ def _descend(params, x, y, step_sizes, tolerance, activation):
         return jax.tree.map(lambda w, g: w - step_size * g, params, gradient), state
 
     return jax.lax.scan(one_step, params, step_sizes)
+
+
+def _flat_loss(theta, like, x, y, activation):
+    """The loss of weights in one vector; `like` has their shapes."""
+    return _size(_residual(ravel_pytree(like)[1](theta), x, y, activation))[0]
+
+
+_gradient = jax.jit(jax.grad(_flat_loss), static_argnums=4)
+_hessian = jax.jit(jax.hessian(_flat_loss), static_argnums=4)
 
 
 @functools.partial(jax.jit, static_argnums=4)

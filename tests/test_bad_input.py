@@ -538,7 +538,18 @@ BAD_CALLS = {
             bad(ValueError, "times", "increasing from 0", got, W, X, Y, t, activation=jax.nn.relu)
             for got, t in (("0.", [0]), ("1.", [1, 2]), ("2. 1.", [0, 2, 1]), ("0. 0.", [0, 0]))
         ),
-        bad(ValueError, "rtol", "> 0", "0.0", W, X, Y, [0, 1], activation=jax.nn.relu, rtol=0.0),
+        bad(
+            ValueError,
+            "tolerance",
+            "> 0",
+            "0.0",
+            W,
+            X,
+            Y,
+            [0, 1],
+            activation=jax.nn.relu,
+            tolerance=0.0,
+        ),
     ],
     "frozen_residuals": [
         *(dataclasses.replace(call, args=(*call.args, Y[:3], 0.1, [1])) for call in bad_kernels()),

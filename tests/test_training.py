@@ -245,11 +245,11 @@ def test_the_flow_of_a_linear_model_is_the_exponential_of_its_kernel(key):
     k, r = np.asarray(empirical_ntk(params, x)), np.asarray(apply(params, x) - y)
     for i, t in enumerate(times):
         expected = scipy.linalg.expm(-t * k) @ r
-        np.testing.assert_allclose(apply(flow.path[i], x) - y, expected, rtol=1e-6, atol=1e-7)
-        assert flow.losses[i] == pytest.approx(expected @ expected / 2, rel=1e-5, abs=1e-12)
-        assert flow.errors[i] == pytest.approx(abs(expected).max(), rel=1e-5, abs=1e-6)
+        np.testing.assert_allclose(apply(flow.path[i], x) - y, expected, atol=1e-5)
+        assert flow.losses[i] == pytest.approx(expected @ expected / 2, rel=1e-4)
+        assert flow.errors[i] == pytest.approx(abs(expected).max(), rel=1e-4)
         gradient = np.sqrt(expected @ k @ expected)
-        assert flow.gradient_norms[i] == pytest.approx(gradient, rel=1e-5, abs=1e-6)
+        assert flow.gradient_norms[i] == pytest.approx(gradient, rel=1e-4)
     np.testing.assert_array_equal(flow.times, times)
 
 
@@ -269,11 +269,11 @@ def test_gradient_descent_tends_to_the_flow_at_first_order_in_the_step_size(key)
 def test_a_stricter_tolerance_of_the_flow_changes_its_end_by_less(key):
     params, x, y = problem(key, widths=(6, 16, 8, 1))
     ends = [
-        flat(gradient_flow(params, x, y, [0, 1], activation=jnp.tanh, rtol=rtol).path[-1])
-        for rtol in (1e-4, 1e-7, 1e-11)
+        flat(gradient_flow(params, x, y, [0, 1], activation=jnp.tanh, tolerance=t).path[-1])
+        for t in (1e-3, 1e-5, 1e-8)
     ]
-    assert np.linalg.norm(ends[0] - ends[2]) < 1e-2
-    assert np.linalg.norm(ends[1] - ends[2]) < 1e-5
+    assert np.linalg.norm(ends[0] - ends[2]) < 1e-1
+    assert np.linalg.norm(ends[1] - ends[2]) < 1e-3
 
 
 def test_an_interrupted_flow_returns_the_times_that_it_reached(key, monkeypatch):
