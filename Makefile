@@ -41,7 +41,7 @@ MEASURE = MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=1048576 MALLOC_TRIM_THRESHOL
 figure2: .venv ## measure both panels of Figure 2 of arXiv:2012.11654, resumable: hours on two cores (TRIALS=2 for a look)
 	$(MEASURE) ntk_utils.figure2 $(if $(TRIALS),--trials $(TRIALS))
 
-bombari22: .venv ## measure Figures 1 and 2 of arXiv:2205.10217, resumable: hours on two cores (TRIALS=2 for a look)
+bombari22: .venv ## measure Figures 1 and 2 of arXiv:2205.10217, resumable: half an hour on two cores (TRIALS=2 for a look)
 	$(MEASURE) ntk_utils.bombari22 $(if $(TRIALS),--trials $(TRIALS))
 
 bench: .venv ## measure the speed of core and notebooks, as ratios within one run (PLATFORM=cuda on a GPU)

@@ -19,6 +19,7 @@ from .bounds.convergence import nguyen21_convergence as nguyen21_convergence
 from .bounds.convergence import nguyen21_scaled_start as nguyen21_scaled_start
 from .bounds.convergence import weak_pl_factor as weak_pl_factor
 from .bounds.convergence import weak_pl_flow as weak_pl_flow
+from .bounds.convergence import weak_pl_start as weak_pl_start
 from .bounds.empirical import GapCoefficients as GapCoefficients
 from .bounds.empirical import Sandwich as Sandwich
 from .bounds.empirical import diagonal_upper_bound as diagonal_upper_bound

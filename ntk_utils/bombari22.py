@@ -1,6 +1,6 @@
 """Figures 1 and 2 of Bombari, Amani, Mondelli (NeurIPS 2022, arXiv:2205.10217), measured again.
 
-    make bombari22            # 10 trials a point, as published: hours on two cores
+    make bombari22            # 10 trials a point, as published: half an hour on two cores
     make bombari22 TRIALS=2   # fewer
 
 Stopped at any moment and started again, it goes on where it was. All hidden layers are as wide as
@@ -13,13 +13,16 @@ for a part of its grid, and for smaller N and d.
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 
 from ntk_utils.data import gaussian
 from ntk_utils.kernels import layer_ntks
-from ntk_utils.lab import tables
+from ntk_utils.lab import plotting, tables
 from ntk_utils.networks import Network, init_params
-from ntk_utils.spectra import smallest_eigenvalue
+from ntk_utils.spectra import rounding_error, smallest_eigenvalue
 from ntk_utils.training import adam
 
 EIGENVALUES = [
@@ -37,9 +40,18 @@ FITS = [
 """Points of Figure 2, and between and below them: it has N = 400, 800, … and d² = 500, 1000, …"""
 
 
-def constant_width(d: int, depth: int) -> Network:
-    """The networks of the paper: widths (d, …, d, 1), the last layer not divided by its width."""
-    return Network((d,) * depth + (1,), (d**-0.5,) * (depth - 1) + (1.0,))
+PUBLISHED = {204304: 20, 504100: 62, 954529: 128}
+"""λ_min of Figure 1 at N = 1000, for three values of d²; read off the figure by eye."""
+
+
+def constant_width(d: int, depth: int, width: int | None = None) -> Network:
+    """The networks of the paper: widths (d, …, d, 1), the last layer not divided by its width.
+
+    With `width`, that of all hidden layers.
+    """
+    width = width or d
+    betas = (d**-0.5, *(depth - 2) * [width**-0.5], 1.0)
+    return Network((d, *(depth - 1) * [width], 1), betas)
 
 
 def eigenvalues(n_samples: int, d: int, *, key, activation=jax.nn.sigmoid) -> dict[str, float]:
@@ -56,13 +68,49 @@ def eigenvalues(n_samples: int, d: int, *, key, activation=jax.nn.sigmoid) -> di
     """
     key_x, key_w = jax.random.split(key)
     x, params = gaussian(key_x, n_samples, d), init_params(constant_width(d, 3), key_w)
+    found = with_rounding(params, x, activation)
+    return {name: found[name] for name in ("full", "block", "diagonal")}
+
+
+def with_rounding(params, x, activation) -> dict[str, float]:
+    """Return what `eigenvalues` does, of given weights and samples, with the roundings.
+
+    "full rounding" and "block rounding" are the `rounding_error` of K̄ and of the term of W_2.
+    """
     terms = np.asarray(layer_ntks(params, x, activation=activation))
     k = terms.sum(axis=0)
     return {
         "full": smallest_eigenvalue(k),
         "block": smallest_eigenvalue(terms[1]),
         "diagonal": float(k.diagonal().min()),
+        "full rounding": rounding_error(k),
+        "block rounding": rounding_error(terms[1]),
     }
+
+
+def mean_diagonal(d, activation=jax.nn.sigmoid):
+    """Return what E K̄_ii is for large d at a point of Figure 1, to a relative O(1/d).
+
+        (s_1 + a) s_2 d² + c d,   a = E σ(g)²,  s_1 = E σ'(g)²,  c = E σ(√a g)²,  s_2 = E σ'(√a g)²
+
+    for g ~ N(0, 1): the terms of W_1, W_2 and W_3 have s_1 s_2 d², a s_2 d² and c d. Derived here.
+    """
+    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
+
+    def moment(f, variance):
+        return float(weights @ np.asarray(f(jnp.sqrt(variance) * nodes)) ** 2 / weights.sum())
+
+    slope = jax.vmap(jax.grad(activation))
+    a, s_1 = moment(activation, 1.0), moment(slope, 1.0)
+    c, s_2 = moment(activation, a), moment(slope, a)
+    return (s_1 + a) * s_2 * d**2 + c * d
+
+
+def start(n_samples: int, d: int, *, key, depth: int = 4, width: int | None = None):
+    """Draw weights, samples and labels for one point of Figure 2; see `fit`."""
+    key_x, key_y, key_w = jax.random.split(key, 3)
+    x, y = gaussian(key_x, n_samples, d), np.asarray(gaussian(key_y, n_samples, 1))[:, 0]
+    return init_params(constant_width(d, depth, width), key_w), x, y
 
 
 def fit(n_samples: int, d: int, *, key, depth: int = 4) -> dict[str, float]:
@@ -78,14 +126,139 @@ def fit(n_samples: int, d: int, *, key, depth: int = 4) -> dict[str, float]:
 
     Returns: "log10 loss", of the mean of the last 100 values of (1/N) Σ_i (f(x_i) - y_i)²; "steps".
     """
-    key_x, key_y, key_w = jax.random.split(key, 3)
-    x, y = gaussian(key_x, n_samples, d), np.asarray(gaussian(key_y, n_samples, 1))[:, 0]
-    params = init_params(constant_width(d, depth), key_w)
-    run = adam(params, x, y)
+    run = adam(*start(n_samples, d, key=key, depth=depth))
     return {
         "log10 loss": math.log10(2 * run.losses[-100:].mean() / n_samples),
         "steps": len(run.losses) - 1,
     }
+
+
+def fit_further(n_samples: int, d: int, width: int, *, key) -> dict[str, float]:
+    """Do as `fit` with all hidden layers of a width, then train on with smaller steps.
+
+    Returns: "log10 loss" as `fit` has it; "then", the same of a second run of Adam that begins with
+      the last weights of the first, at a tenth of its learning rate.
+    """
+    params, x, y = start(n_samples, d, key=key, width=width)
+    found = {}
+    for name, rate in (("log10 loss", 0.1), ("then", 0.01)):
+        run = adam(params, x, y, learning_rate=rate / math.sqrt(n_samples))
+        params = run.params
+        found[name] = math.log10(2 * run.losses[-100:].mean() / n_samples)
+    return found
+
+
+def largest_fitted(fits: pd.DataFrame, level: float) -> pd.Series:
+    """Return the largest N that is fitted in each column of Figure 2, interpolated to the next one.
+
+    Args:
+      fits: as `make bombari22` writes it.
+      level: N samples are fitted if "log10 loss mean" is at most this.
+
+    Returns: N by d; NaN where no N or the largest one of the table is fitted.
+    """
+    found = {}
+    for d, column in fits.sort_values("n_samples").groupby("d"):
+        n, loss = column[["n_samples", "log10 loss mean"]].to_numpy().T
+        last = np.flatnonzero(loss <= level)[-1:]
+        inside = len(last) and last[0] + 1 < len(n)
+        ends = slice(last[0], last[0] + 2) if inside else slice(0)
+        found[d] = np.interp(level, loss[ends], n[ends]) if inside else np.nan
+    return pd.Series(found).rename_axis("d")
+
+
+def local_exponents(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the exponents of λ_min in d² between five of the twenty dimensions of Figure 1.
+
+    Args:
+      table: as `make bombari22` writes it.
+
+    Returns: one column for each N; a row has the exponent from the d² of the row before to its own.
+    """
+    means = table.assign(size=table.d**2).pivot(
+        index="size", columns="n_samples", values="full mean"
+    )
+    logs = np.log(means.iloc[[0, 1, 4, 10, 19]])
+    sizes = pd.Series(np.log(logs.index), logs.index)
+    return logs.diff().div(sizes.diff(), axis=0).iloc[1:]
+
+
+def spreads(table: pd.DataFrame, ratios) -> pd.DataFrame:
+    """Compare λ_min/d² between the N of Figure 1: the largest of the values over the smallest.
+
+    Args:
+      table: as `make bombari22` writes it.
+      ratios: values of d²/N, within the range that all N have.
+
+    Returns: for each ratio q the quotient at "same d²/N" = q, and at "same d²" = q times the
+      smallest N. Between measured points all is interpolated on logarithmic axes.
+    """
+    ratios, smallest = np.asarray(ratios), table.n_samples.min()
+    found = {"same d²/N": [], "same d²": []}
+    for n, curve in table.sort_values("d").groupby("n_samples"):
+        size = curve.d.to_numpy() ** 2
+        value = np.log(curve["full mean"].to_numpy() / size)
+        for name, at in zip(found, (n * ratios, smallest * ratios), strict=True):
+            found[name].append(np.interp(np.log(at), np.log(size), value))
+    quotients = {name: np.exp(np.ptp(values, axis=0)) for name, values in found.items()}
+    return pd.DataFrame(quotients, pd.Index(ratios, name="d²/N"))
+
+
+def draw_eigenvalues(axes, table: pd.DataFrame):
+    """Draw Figure 1: λ_min against d² as published, and λ_min/d² against d²/N.
+
+    Args:
+      axes: two axes to draw on. On the left is λ_min, the published points, and λ_min of the term
+        of W_2 alone for the smallest N; on the right also the smallest K̄_ii.
+      table: as `make bombari22` writes it.
+    """
+    left, right = axes
+    for n, curve in table.groupby("n_samples"):
+        size = curve.d**2
+        mean, sd, diagonal = (curve[name] for name in ("full mean", "full sd", "diagonal mean"))
+        plotting.mean(left, size, mean, sd, label=f"$N={n}$")
+        plotting.mean(right, size / n, mean / size, sd / size, label=f"$N={n}$")
+        plotting.bound(
+            right, size / n, diagonal / size, side="upper", label=r"right: smallest $\bar K_{ii}$"
+        )
+    first = table[table.n_samples == table.n_samples.min()]
+    plotting.bound(
+        left, first.d**2, first["block mean"], side="lower", label="left: $W_2$ alone, $N=1000$"
+    )
+    plotting.published(left, list(PUBLISHED), list(PUBLISHED.values()), label="published")
+    left.set(xlabel="$d^2$", ylabel=r"$\lambda_{\min}(\bar K)$")
+    right.set(xscale="log", yscale="log", xlabel="$d^2/N$", ylabel=r"$\lambda_{\min}(\bar K)/d^2$")
+    return axes
+
+
+def draw_fits(ax: Axes, table: pd.DataFrame, level: float) -> Axes:
+    """Draw Figure 2: the mean of log10 of the loss, the largest N fitted, the number of weights.
+
+    Args:
+      ax: axes to draw on.
+      table: as `make bombari22` writes it.
+      level: as in `largest_fitted`.
+    """
+    largest = largest_fitted(table, level)
+    d = largest.index.to_numpy()
+    losses = table.pivot(index="n_samples", columns="d", values="log10 loss mean")
+    mesh = ax.pcolormesh(d**2, losses.index, losses, shading="nearest", cmap="viridis")
+    ax.figure.colorbar(mesh, ax=ax, label=r"$\log_{10}$ of the mean squared error")
+    ax.plot(d**2, 3 * d**2 + d, "--", color="black", marker="", label="as many weights")
+    ax.fill_between(
+        d**2,
+        0.7 * d**2,
+        0.75 * d**2,
+        color="white",
+        edgecolor="black",
+        linewidth=0.8,
+        label="published, by eye",
+    )
+    ax.plot(d**2, largest, "o", color="white", markeredgecolor="black", label="largest $N$ fitted")
+    ends = losses.index.min() - 100, losses.index.max() + 100
+    ax.set(xlabel="$d^2$", ylabel="number of samples $N$", ylim=ends)
+    ax.grid(visible=False)
+    return ax
 
 
 def main() -> None:

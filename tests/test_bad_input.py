@@ -19,6 +19,7 @@ NAN = float("nan")
 KEY = jax.random.key(0)
 NETWORK = Network((3, 8, 1))
 W = (np.ones((3, 2)), np.ones((2, 1)))
+W_3 = (np.ones((3, 2)), np.ones((2, 2)), np.ones((2, 1)))
 X = np.arange(12.0).reshape(4, 3)
 Y = np.arange(4.0)
 X_APART = np.eye(3)
@@ -606,6 +607,18 @@ BAD_CALLS = {
         bad(ValueError, "params", "L >= 2", "L = 1", (X[:3, :1],), X, 0.5, activation=jax.nn.relu),
         bad(ValueError, "gamma", "> 0", "0.0", W, X, 0.0, activation=jax.nn.relu),
     ],
+    "weak_pl_start": [
+        *(
+            dataclasses.replace(call, args=(*call.args, 0.5), kwargs={"activation": jax.nn.relu})
+            for call in [*bad_weights(X, Y), *bad_labels(W, X)]
+        ),
+        *bad_samples(W, y=Y, gamma=0.5, activation=jax.nn.relu),
+        *bad_activations(W, X, Y, 0.5),
+        bad(ValueError, "params", "L >= 3", "L = 2", W, X, Y, 0.5, activation=jax.nn.relu),
+        bad(ValueError, "params", "wide layer", "of 0", W_3, X, Y, 0.5, activation=jax.nn.relu),
+        bad(ValueError, "activation", "σ(0) = 0", "0.5", W_3, X, Y, 0.5, activation=jax.nn.sigmoid),
+        bad(ValueError, "gamma", "> 0", "0.0", W_3, X, Y, 0.0, activation=jax.nn.relu),
+    ],
     "weak_pl_flow": [
         *(
             dataclasses.replace(call, args=(*call.args, 0.5), kwargs={"activation": jax.nn.relu})
@@ -645,6 +658,7 @@ BAD_CALLS = {
     "sweep": [
         bad(TypeError, "executor", "Executor", "int", measure, {"n": [1]}, [0], executor=4),
         bad(TypeError, "cache", "path of a folder", "bool", measure, {"n": [1]}, [0], cache=True),
+        bad(TypeError, "same_draws", "True", "1", measure, {"n": [1]}, [0], same_draws=1),
         bad(TypeError, "measure", "function", "float", 1.0, {"n": [1]}, [0]),
         bad(ValueError, "grid", "at least one point", "none", measure, {}, [0]),
         bad(ValueError, "grid", "at least one point", "none", measure, [], [0]),

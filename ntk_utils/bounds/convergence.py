@@ -167,10 +167,14 @@ def weak_pl_factor(
 
         ‖∂Φ/∂W_2‖_F >= μ ‖f(X) - y‖,   μ = γ^{L-2} σ_min(F_1) ∏_{l=3}^L σ_min(W_l)
 
-    for an activation with σ' >= γ, which is for the caller to know. Certificate: true for all
-    weights and labels; what rounding can do to singular values is taken off, that of the features
-    is not covered. It says something if n_1 >= N and n_2 >= … >= n_{L-1}, a pyramid: σ_min is about
-    all N rows of F_1 and all n_l columns of W_l, and μ is 0 where there are fewer of the others.
+    for an activation with σ' >= γ, which is for the caller to know. For ∂Φ/∂W_2 = F_1ᵀ Δ_2 with
+    Δ_L = r and Δ_l = σ'(F_{l-1} W_l) ∘ (Δ_{l+1} W_{l+1}ᵀ): each of the L-2 slopes costs a factor γ
+    in norm, each W_{l+1}ᵀ its σ_min, and F_1ᵀ its own.
+
+    Certificate: true for all weights and labels; what rounding can do to singular values is taken
+    off, that of the features is not covered. It says something if n_1 >= N and n_2 >= … >= n_{L-1},
+    a pyramid: σ_min is about all N rows of F_1 and all n_l columns of W_l, and μ is 0 where there
+    are fewer of the others.
 
     Source: the inequality of Nguyen and Mondelli (arXiv:2002.07867); this form derived here.
 
@@ -232,9 +236,11 @@ def weak_pl_flow(
 
         ‖θ(t) - θ(0)‖ <= R   and   Φ(t) <= e^{-ρ t} Φ(0),   ρ = 2 μ(R)².
 
-    For d‖r‖/dt = -‖∇Φ‖²/‖r‖ <= -μ ‖∇Φ‖ as long as the flow is within R, so that the path which it
-    has gone is at most (‖r(0)‖ - ‖r(t)‖)/μ. No constant is hidden and no probability enters. What
-    rounding can do to singular values is taken off, as in `weak_pl_factor`.
+    For as long as the flow is within R and r ≠ 0, d‖r‖/dt = -‖∇Φ‖²/‖r‖ <= -μ ‖∇Φ‖: the path that it
+    has gone is at most (‖r(0)‖ - ‖r(t)‖)/μ long, less than R unless r = 0, where it rests. So it
+    never leaves, and dΦ/dt = -‖∇Φ‖² <= -2 μ² Φ all the time. No constant is hidden and no
+    probability enters. What rounding can do to singular values is taken off, as in
+    `weak_pl_factor`.
 
     Source: derived here, after the proof idea of Nguyen and Mondelli (arXiv:2002.07867), whose
       theorem is on gradient descent and has other constants.
@@ -244,7 +250,7 @@ def weak_pl_flow(
       x: samples, shape (N, d).
       y: labels, shape (N,).
       gamma: γ > 0, at most the smallest slope of the activation.
-      activation: σ, with slopes of at most 1.
+      activation: σ, continuously differentiable with γ <= σ' <= 1.
 
     Returns: max_R R μ(R) on the left, ‖f(X) - y‖ on the right. If the condition holds, the smallest
       R with R μ(R) >= ‖f(X) - y‖, which has the best rate; otherwise an infinite R and the rate 0.
@@ -273,6 +279,59 @@ def weak_pl_flow(
     radius = scipy.optimize.brentq(excess, 0, best, xtol=1e-300, rtol=1e-12)
     radius = min(radius * (1 + 1e-9), best)
     return FlowConvergence(left, right, radius, 2 * mu(radius) ** 2)
+
+
+@checked(
+    params=_checks.weights,
+    x=_checks.inputs,
+    y=_checks.labels,
+    gamma=_checks.positive_number,
+    activation=is_activation,
+)
+def weak_pl_start(
+    params: Params,
+    x: Float[ArrayLike, "N d"],
+    y: Float[ArrayLike, " N"],
+    gamma: float,
+    *,
+    activation: Activation,
+) -> tuple[Float[Array, "_ _"], ...]:
+    """Scale the matrices behind the second until the condition of `weak_pl_flow` holds.
+
+    W_2 becomes 0, so that all outputs are 0 if σ(0) = 0, and W_3, …, W_L are multiplied by the
+    smallest power of 2, at least 1, for which the condition holds: its left side grows at least in
+    proportion to it, and the right side is ‖y‖.
+
+    Source: a start of this kind meets the condition of Nguyen and Mondelli (arXiv:2002.07867) at
+      n_1 = N.
+
+    Args:
+      params: (W_1, …, W_L), L >= 3; a wide layer, then a pyramid.
+      x: samples, shape (N, d).
+      y: labels, shape (N,).
+      gamma: as for `weak_pl_flow`.
+      activation: σ, with σ(0) = 0.
+
+    Returns: the weights.
+
+    Raises:
+      ValueError: σ(0) is not 0; μ is 0 or so small that no scale up to 2^200 is enough; L < 3; what
+        `weak_pl_flow` refuses.
+    """
+    if len(params) < 3:
+        raise ValueError(f"params: expected two hidden layers, L >= 3, got L = {len(params)}")
+    at_0 = float(activation(np.zeros(1))[0])
+    if at_0 != 0:
+        raise ValueError(f"activation: expected σ(0) = 0, got {at_0:.3g}")
+    w_1, w_2, *others = params
+    for exponent in range(201):
+        scaled = (w_1, 0.0 * w_2, *(2.0**exponent * w for w in others))
+        if weak_pl_flow(scaled, x, y, gamma, activation=activation).holds:
+            return scaled
+    raise ValueError(
+        "params: expected a wide layer of full row rank, then a pyramid, got a factor of the weak "
+        f"PL inequality of {weak_pl_factor(params, x, gamma, activation=activation):.3g}"
+    )
 
 
 def _weak_pl_sigmas(params, x, activation) -> list[float]:

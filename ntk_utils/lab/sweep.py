@@ -22,6 +22,7 @@ def sweep(
     grid: Mapping[str, Iterable] | Iterable[Mapping],
     seeds: Iterable[SupportsIndex],
     *,
+    same_draws: bool = False,
     executor: concurrent.futures.Executor | None = None,
     cache: str | os.PathLike | None = None,
     progress: bool = True,
@@ -39,6 +40,8 @@ def sweep(
         themselves, each a mapping from names to values with the same names. Values are numbers,
         strings, or sequences of them.
       seeds: different integers >= 0.
+      same_draws: the random key depends on the seed alone: at a seed all points draw the same, so
+        that they differ in nothing but the point.
       executor: where to measure, several points at a time: any `concurrent.futures.Executor`, such
         as `ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))` (JAX must not be
         forked) or Dask's `client.get_executor()`. It stays open. The table is the same. If a worker
@@ -66,6 +69,8 @@ def sweep(
       RuntimeWarning: what is in `cache` is damaged, and is measured again; or nothing can be
         written there.
     """
+    if not isinstance(same_draws, bool):
+        raise TypeError(f"same_draws: expected True or False, got {same_draws!r}")
     if not callable(measure):
         raise TypeError(f"measure: expected a function, got {type(measure).__name__}")
     if executor is not None and not isinstance(executor, concurrent.futures.Executor):
@@ -82,8 +87,10 @@ def sweep(
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds: expected different integers, got {seeds}")
 
-    jobs = dict(enumerate(itertools.product(points, seeds)))
-    names = [(_as_text(point), seed) for point, seed in jobs.values()]
+    jobs = dict(enumerate(itertools.product(points, seeds, [same_draws])))
+    names = [
+        (_as_text(point) + " same draws" * same_draws, seed) for point, seed, _ in jobs.values()
+    ]
     measured, store = {}, None
     if cache is not None:
         from ntk_utils.lab._store import Store
@@ -101,12 +108,12 @@ def sweep(
     with progress_bar(len(jobs), silent=not progress, initial=len(measured)) as bar:
         for _ in _measured_one_by_one(measure, missing, executor, keep):
             bar.update()
-    rows = [{**point, "seed": seed, **measured[i]} for i, (point, seed) in jobs.items()]
+    rows = [{**point, "seed": seed, **measured[i]} for i, (point, seed, _) in jobs.items()]
     return pd.DataFrame(rows)
 
 
 def _measured_one_by_one(measure, jobs: dict, executor, keep: Callable) -> Iterator[None]:
-    """Measure at every (point, seed) of `jobs`, and keep each result as soon as it is there."""
+    """Measure every one of `jobs`, (point, seed, same_draws), and keep each result at once."""
     if executor is None:
         for i, job in jobs.items():
             yield keep(i, _measure(measure, *job))
@@ -126,7 +133,7 @@ def _measured_one_by_one(measure, jobs: dict, executor, keep: Callable) -> Itera
         broken = [jobs[i] for f, i in futures.items() if isinstance(f.exception(), type(error))]
         at_work = broken[: getattr(executor, "_max_workers", None)]  # they start in this order
         if at_work:
-            named = " or ".join(f"{dict(p)}, seed {s}" for p, s in at_work)
+            named = " or ".join(f"{dict(p)}, seed {s}" for p, s, _ in at_work)
             error.add_note(f"sweep: a worker died, at {named}")
         raise
     finally:  # an error or an interrupt begins nothing new, and loses nothing that was begun
@@ -151,8 +158,8 @@ def _pickled(measure) -> bytes:
         ) from error
 
 
-def _measure_pickled(pickled: bytes, point: Mapping, seed: int) -> dict[str, float]:
-    return _measure(_unpickled(pickled), point, seed)
+def _measure_pickled(pickled: bytes, *job) -> dict[str, float]:
+    return _measure(_unpickled(pickled), *job)
 
 
 @functools.lru_cache(maxsize=4)
@@ -163,9 +170,9 @@ def _unpickled(pickled: bytes) -> Callable:
     return cloudpickle.loads(pickled)
 
 
-def _measure(measure, point: Mapping, seed: int) -> dict[str, float]:
+def _measure(measure, point: Mapping, seed: int, same_draws: bool) -> dict[str, float]:
     try:
-        result = measure(**point, key=_key(seed, point))
+        result = measure(**point, key=_key(seed, {} if same_draws else point))
         return _measured(result, taken={*point, "seed"})
     except Exception as error:
         error.add_note(f"sweep: this was at {dict(point)}, seed {seed}")

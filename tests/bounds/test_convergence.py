@@ -24,6 +24,7 @@ from ntk_utils import (
     uniform_sphere,
     weak_pl_factor,
     weak_pl_flow,
+    weak_pl_start,
 )
 
 seeds = st.integers(0, 2**31 - 1)
@@ -200,6 +201,20 @@ def flow_start(seed, widths, activation, scale):
     y = np.asarray(gaussian(jax.random.key(seed), 6, 1))[:, 0]
     params = (w_1, 0 * w_2, *(scale * w for w in others))
     return params, x, y, weak_pl_flow(params, x, y, activation.gamma, activation=activation)
+
+
+def test_the_start_scales_by_the_smallest_power_of_2_at_which_the_condition_holds():
+    activation = SmoothedLeakyReLU()
+    for seed in range(3):
+        params, x, y, theorem = flow_start(seed, (8, 24, 4, 1), activation, 1.0)
+        assert not theorem.holds
+        start = weak_pl_start(params, x, y, 0.5, activation=activation)
+        scale = float(start[2][0, 0] / params[2][0, 0])
+        assert math.log2(scale) == round(math.log2(scale))
+        assert flow_start(seed, (8, 24, 4, 1), activation, scale)[3].holds
+        assert not flow_start(seed, (8, 24, 4, 1), activation, scale / 2)[3].holds
+        np.testing.assert_array_equal(start[0], params[0])
+        assert not start[1].any()
 
 
 @pytest.mark.parametrize("widths", [(8, 24, 4, 1), (8, 24, 5, 3, 1)])

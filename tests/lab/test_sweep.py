@@ -112,6 +112,25 @@ def test_every_point_and_every_seed_draws_its_own_numbers():
     assert table["value"].nunique() == len(table) == 120
 
 
+def test_the_same_draws_are_made_at_all_points_of_a_seed_if_asked_for():
+    table = sweep(uniform, {"n": [1, 2, 3]}, range(2), same_draws=True, progress=False)
+    by_seed = table.groupby("seed")["value"]
+    assert by_seed.nunique().tolist() == [1, 1]
+    assert table["value"].nunique() == 2
+    assert not set(table["value"]) & set(quiet_sweep(uniform, {"n": [1, 2, 3]}, range(2))["value"])
+
+
+def test_a_cache_tells_the_same_draws_from_independent_ones(tmp_path):
+    def measured(**options):
+        return sweep(uniform, {"n": [1, 2]}, [0], cache=tmp_path, progress=False, **options)
+
+    independent, same = measured(), measured(same_draws=True)
+    assert independent["value"].nunique() == 2
+    assert same["value"].nunique() == 1
+    pd.testing.assert_frame_equal(measured(), independent)
+    pd.testing.assert_frame_equal(measured(same_draws=True), same)
+
+
 def test_draws_of_neighbouring_points_and_seeds_are_uncorrelated():
     values = quiet_sweep(uniform, {"n": range(25)}, range(40))["value"].to_numpy().reshape(25, 40)
     centred = values - values.mean()
