@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 
 from ntk_utils.data import gaussian
 from ntk_utils.kernels import layer_ntks
@@ -42,6 +43,9 @@ FITS = [
 
 PUBLISHED = {204304: 20, 504100: 62, 954529: 128}
 """λ_min of Figure 1 at N = 1000, for three values of d²; read off the figure by eye."""
+
+PUBLISHED_BOUNDARY = {400: 400, 15_000: 11_000}
+"""N where Figure 2 turns from fit to no fit, at both ends of its range of d²; read by eye."""
 
 
 def constant_width(d: int, depth: int, width: int | None = None) -> Network:
@@ -106,49 +110,41 @@ def mean_diagonal(d, activation=jax.nn.sigmoid):
     return (s_1 + a) * s_2 * d**2 + c * d
 
 
-def start(n_samples: int, d: int, *, key, depth: int = 4, width: int | None = None):
-    """Draw weights, samples and labels for one point of Figure 2; see `fit`."""
-    key_x, key_y, key_w = jax.random.split(key, 3)
-    x, y = gaussian(key_x, n_samples, d), np.asarray(gaussian(key_y, n_samples, 1))[:, 0]
-    return init_params(constant_width(d, depth, width), key_w), x, y
+def fit(
+    n_samples: int,
+    d: int,
+    width: int | None = None,
+    until_it_rises: bool = True,
+    max_steps: int = 10_000,
+    *,
+    key,
+) -> dict[str, float]:
+    """Draw samples, labels and a ReLU network of L = 4 for one point of Figure 2, and train it.
 
-
-def fit(n_samples: int, d: int, *, key, depth: int = 4) -> dict[str, float]:
-    """Draw samples, labels and a ReLU network for one point of Figure 2, and train it.
-
-    By at most 10,000 steps of full-batch Adam with the learning rate 1/(10 √N).
+    By full-batch Adam with the learning rate 1/(10 √N), until the loss rises from one hundred steps
+    to the next; or, which is not in the paper, until all errors are at most 1e-9 (see `adam`).
 
     Args:
       n_samples: N.
-      d: the dimension of the samples and the width of all hidden layers.
+      d: the dimension of the samples.
+      width: of all hidden layers; in the paper, and by default, d.
+      until_it_rises: whether to end by that rule.
+      max_steps: the largest number of steps.
       key: a random key of JAX.
-      depth: L, in the paper 4.
 
     Returns: "log10 loss", of the mean of the last 100 values of (1/N) Σ_i (f(x_i) - y_i)²; "steps".
     """
-    run = adam(*start(n_samples, d, key=key, depth=depth))
+    key_x, key_y, key_w = jax.random.split(key, 3)
+    x, y = gaussian(key_x, n_samples, d), np.asarray(gaussian(key_y, n_samples, 1))[:, 0]
+    params = init_params(constant_width(d, 4, width), key_w)
+    run = adam(params, x, y, steps=max_steps, until_it_rises=until_it_rises)
     return {
         "log10 loss": math.log10(2 * run.losses[-100:].mean() / n_samples),
         "steps": len(run.losses) - 1,
     }
 
 
-def fit_further(n_samples: int, d: int, width: int, *, key) -> dict[str, float]:
-    """Do as `fit` with all hidden layers of a width, then train on with smaller steps.
-
-    Returns: "log10 loss" as `fit` has it; "then", the same of a second run of Adam that begins with
-      the last weights of the first, at a tenth of its learning rate.
-    """
-    params, x, y = start(n_samples, d, key=key, width=width)
-    found = {}
-    for name, rate in (("log10 loss", 0.1), ("then", 0.01)):
-        run = adam(params, x, y, learning_rate=rate / math.sqrt(n_samples))
-        params = run.params
-        found[name] = math.log10(2 * run.losses[-100:].mean() / n_samples)
-    return found
-
-
-def largest_fitted(fits: pd.DataFrame, level: float) -> pd.Series:
+def largest_fitted(fits: pd.DataFrame, level: float | int) -> pd.Series:
     """Return the largest N that is fitted in each column of Figure 2, interpolated to the next one.
 
     Args:
@@ -188,7 +184,7 @@ def spreads(table: pd.DataFrame, ratios) -> pd.DataFrame:
 
     Args:
       table: as `make bombari22` writes it.
-      ratios: values of d²/N, within the range that all N have.
+      ratios: values of d²/N, within the range that all N have, the smallest N times them too.
 
     Returns: for each ratio q the quotient at "same d²/N" = q, and at "same d²" = q times the
       smallest N. Between measured points all is interpolated on logarithmic axes.
@@ -214,24 +210,24 @@ def draw_eigenvalues(axes, table: pd.DataFrame):
     """
     left, right = axes
     for n, curve in table.groupby("n_samples"):
-        size = curve.d**2
-        mean, sd, diagonal = (curve[name] for name in ("full mean", "full sd", "diagonal mean"))
+        size = curve.d.to_numpy() ** 2
+        mean, sd, diagonal = curve[["full mean", "full sd", "diagonal mean"]].to_numpy().T
         plotting.mean(left, size, mean, sd, label=f"$N={n}$")
         plotting.mean(right, size / n, mean / size, sd / size, label=f"$N={n}$")
         plotting.bound(
             right, size / n, diagonal / size, side="upper", label=r"right: smallest $\bar K_{ii}$"
         )
     first = table[table.n_samples == table.n_samples.min()]
-    plotting.bound(
-        left, first.d**2, first["block mean"], side="lower", label="left: $W_2$ alone, $N=1000$"
-    )
+    size, block = first.d.to_numpy() ** 2, first["block mean"].to_numpy()
+    label = f"left: $W_2$ alone, $N={first.n_samples.iloc[0]}$"
+    plotting.bound(left, size, block, side="lower", label=label)
     plotting.published(left, list(PUBLISHED), list(PUBLISHED.values()), label="published")
     left.set(xlabel="$d^2$", ylabel=r"$\lambda_{\min}(\bar K)$")
     right.set(xscale="log", yscale="log", xlabel="$d^2/N$", ylabel=r"$\lambda_{\min}(\bar K)/d^2$")
     return axes
 
 
-def draw_fits(ax: Axes, table: pd.DataFrame, level: float) -> Axes:
+def draw_fits(ax: Axes, table: pd.DataFrame, level: float | int) -> Axes:
     """Draw Figure 2: the mean of log10 of the loss, the largest N fitted, the number of weights.
 
     Args:
@@ -245,18 +241,18 @@ def draw_fits(ax: Axes, table: pd.DataFrame, level: float) -> Axes:
     mesh = ax.pcolormesh(d**2, losses.index, losses, shading="nearest", cmap="viridis")
     ax.figure.colorbar(mesh, ax=ax, label=r"$\log_{10}$ of the mean squared error")
     ax.plot(d**2, 3 * d**2 + d, "--", color="black", marker="", label="as many weights")
-    ax.fill_between(
+    ends, boundary = zip(*PUBLISHED_BOUNDARY.items(), strict=True)
+    ax.plot(
         d**2,
-        0.7 * d**2,
-        0.75 * d**2,
+        np.interp(d**2, ends, boundary, left=np.nan),
         color="white",
-        edgecolor="black",
-        linewidth=0.8,
+        marker="",
+        path_effects=[withStroke(linewidth=3, foreground="black")],
         label="published, by eye",
     )
     ax.plot(d**2, largest, "o", color="white", markeredgecolor="black", label="largest $N$ fitted")
-    ends = losses.index.min() - 100, losses.index.max() + 100
-    ax.set(xlabel="$d^2$", ylabel="number of samples $N$", ylim=ends)
+    limits = losses.index.min() - 100, losses.index.max() + 100
+    ax.set(xlabel="$d^2$", ylabel="number of samples $N$", ylim=limits)
     ax.grid(visible=False)
     return ax
 

@@ -465,15 +465,18 @@ def adam(
     learning_rate: float | None = None,
     steps: int = 10_000,
     tolerance: float = 1e-9,
+    until_it_rises: bool = True,
     activation: Activation = relu,
 ) -> Fit:
-    """Minimise the loss by full-batch Adam, with the moments of optax, until it stops falling.
+    """Minimise the loss by full-batch Adam, with the moments of optax.
 
-    After every 100 steps the run ends if the sum of the last 100 losses is above that of the 100
-    before them, or if the last error is within the tolerance.
+    After every 100 steps the run ends if the last error is within the tolerance; or, by the rule of
+    the source, if the sum of the last 100 losses is above that of the 100 before them. Adam's loss
+    rises and falls: the rule can end a run that would go on to fit.
 
-    Source: the training of arXiv:2205.10217, Figure 2. Its loss is the mean over the samples;
-      Adam's steps do not depend on such a factor, but for the 1e-8 that it adds to a root.
+    Source: the training of arXiv:2205.10217, Figure 2, which has no tolerance. Its loss is the mean
+      over the samples; Adam's steps do not depend on such a factor, but for the 1e-8 that it adds
+      to a root.
 
     Args:
       params: (W_1, …, W_L), the weights to start from.
@@ -483,6 +486,7 @@ def adam(
         source.
       steps: the largest number of steps, taken in hundreds: rounded up to the next of them.
       tolerance: the error max_i |f(x_i) - y_i| at which to stop.
+      until_it_rises: whether to end by the rule of the source.
       activation: σ.
 
     Raises:
@@ -503,7 +507,8 @@ def adam(
                 carry, of_steps = _adam(carry, x, y, learning_rate, activation)
                 states.append(np.asarray(of_steps))
                 state = states[-1][-1]
-                falls = len(states) < 2 or states[-1][:, 0].sum() <= states[-2][:, 0].sum()
+                sums = [of_steps[:, 0].sum() for of_steps in states[-2:]]
+                falls = not until_it_rises or sums[-1] <= sums[0]
                 bar.update(100)
     except KeyboardInterrupt as error:
         interruption = error

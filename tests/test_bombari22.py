@@ -69,8 +69,9 @@ def test_the_roundings_are_those_of_the_kernel_and_of_the_term_of_w_2():
     x = gaussian(jax.random.key(1), 30, 12)
     terms = np.asarray(layer_ntks(params, x, activation=jnp.tanh))
     found = bombari22.with_rounding(params, x, jnp.tanh)
-    assert found["full rounding"] == pytest.approx(rounding_error(terms.sum(axis=0)), rel=1e-12)
-    assert found["block rounding"] == pytest.approx(rounding_error(terms[1]), rel=1e-12)
+    expected = [rounding_error(terms.sum(axis=0)), rounding_error(terms[1])]
+    roundings = [found["full rounding"], found["block rounding"]]
+    np.testing.assert_allclose(roundings, expected, rtol=1e-12)  # and no absolute tolerance
     assert abs(found["block"]) <= found["block rounding"]  # 25 weights for 30 samples
     assert found["full"] > found["full rounding"]
 
@@ -122,33 +123,27 @@ def test_few_samples_are_fitted_and_many_are_not():
     assert many["log10 loss"] > -1
 
 
-def test_a_start_of_a_width_is_that_of_the_fit_in_all_but_the_hidden_layers():
+def test_a_fit_of_a_width_is_that_of_the_same_samples_and_labels_by_other_hidden_layers():
+    key_x, key_y, key_w = jax.random.split(jax.random.key(1), 3)
+    params = init_params(bombari22.constant_width(6, 4, width=3), key_w)
+    x, y = gaussian(key_x, 40, 6), np.asarray(gaussian(key_y, 40, 1))[:, 0]
+    run = adam(params, x, y)
+    found = bombari22.fit(40, 6, 3, key=jax.random.key(1))
+    expected = math.log10(np.mean(2 * run.losses[-100:] / 40))
+    assert found["log10 loss"] == pytest.approx(expected, abs=1e-6)
+    assert found["steps"] == len(run.losses) - 1
+
+
+def test_without_the_rule_wide_layers_go_on_to_fit_what_it_ends_before():
     key = jax.random.key(1)
-    params, x, y = bombari22.start(40, 6, key=key, width=3)
-    assert [w.shape for w in params] == [(6, 3), (3, 3), (3, 3), (3, 1)]
-    own, x_of_fit, y_of_fit = bombari22.start(40, 6, key=key)
-    assert [w.shape for w in own] == [(6, 6), (6, 6), (6, 6), (6, 1)]
-    np.testing.assert_array_equal(x, x_of_fit)
-    np.testing.assert_array_equal(y, y_of_fit)
-    assert (x.shape, y.shape) == ((40, 6), (40,))
+    with_rule, without = (bombari22.fit(40, 6, 20, rule, key=key) for rule in (True, False))
+    assert without["log10 loss"] < -10 < -4 < with_rule["log10 loss"]
+    assert with_rule["steps"] < without["steps"] < 10_000
 
 
-def test_a_second_run_goes_on_from_the_last_weights_with_a_tenth_of_the_learning_rate():
-    key = jax.random.key(1)
-    found = bombari22.fit_further(40, 6, 6, key=key)
-    fit = bombari22.fit(40, 6, key=key)
-    assert found["log10 loss"] == pytest.approx(fit["log10 loss"], abs=1e-6)
-    params, x, y = bombari22.start(40, 6, key=key)
-    first = adam(params, x, y)
-    second = adam(first.params, x, y, learning_rate=0.01 / math.sqrt(40))
-    expected = math.log10(np.mean(2 * second.losses[-100:] / 40))
-    assert found["then"] == pytest.approx(expected, abs=1e-6)
-    assert found["then"] < found["log10 loss"]
-
-
-def test_with_smaller_steps_wide_layers_fit_labels_to_which_the_first_run_only_comes_near():
-    found = bombari22.fit_further(40, 6, 20, key=jax.random.key(1))
-    assert found["then"] < -10 < -4 < found["log10 loss"]
+def test_a_fit_ends_at_the_largest_number_of_steps():
+    found = bombari22.fit(40, 6, 20, max_steps=200, key=jax.random.key(1))
+    assert found["steps"] == 200
 
 
 # --- what is read off the tables ------------------------------------------------------------------
@@ -263,19 +258,20 @@ def test_figure_1_is_drawn_as_published_and_beside_it_per_d_squared(figure, monk
         assert np.ptp(of_first) * unit == pytest.approx(2, rel=1e-6)
 
 
-def test_figure_2_is_drawn_with_the_largest_n_fitted_and_the_number_of_weights(figure):
+def test_figure_2_is_drawn_with_both_boundaries_and_the_largest_n_fitted(figure):
     ax = figure.subplots()
-    table = fits_of({5: (-9.0, -5.0, -1.0), 10: (-9.0, -8.0, -4.0), 15: (-9.0, -9.0, -8.0)})
+    table = fits_of({20: (-9.0, -5.0, -1.0), 30: (-9.0, -8.0, -4.0), 40: (-9.0, -9.0, -8.0)})
     assert bombari22.draw_fits(ax, table, -6.0) is ax
     curves = by_label(ax)
-    assert curves["as many weights"] == [[25, 80], [100, 310], [225, 690]]
-    assert curves["largest $N$ fitted"][:2] == [[25, pytest.approx(175)], [100, pytest.approx(300)]]
-    assert np.isnan(curves["largest $N$ fitted"][2][1])
-    mesh, band = ax.collections
+    assert curves["as many weights"] == [[400, 1220], [900, 2730], [1600, 4840]]
+    slope = (11_000 - 400) / (15_000 - 400)
+    published = [[t, pytest.approx(400 + slope * (t - 400))] for t in (400, 900, 1600)]
+    assert curves["published, by eye"] == published
+    np.testing.assert_allclose(
+        curves["largest $N$ fitted"], [[400, 175], [900, 300], [1600, np.nan]]
+    )
+    (mesh,) = ax.collections
     np.testing.assert_array_equal(mesh.get_array(), [[-9, -9, -9], [-5, -8, -9], [-1, -4, -8]])
-    assert band.get_label() == "published, by eye"
-    corners = {tuple(vertex) for vertex in band.get_paths()[0].vertices}
-    assert corners == {(t, share * t) for t in (25, 100, 225) for share in (0.7, 0.75)}
     assert ax.get_ylim() == (0, 500)
     assert "log" in figure.axes[1].get_ylabel()  # the colour bar
 

@@ -74,7 +74,7 @@ def succeed(*processes):
 
 
 EVERY_FUNCTION = """
-import jax, numpy as np, ntk_utils as ntk
+import jax, jax.numpy as jnp, numpy as np, ntk_utils as ntk
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 key = jax.random.key(0)

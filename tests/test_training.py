@@ -331,6 +331,16 @@ def test_adam_ends_after_the_hundred_steps_over_which_the_loss_rose(key):
     assert fit.errors[-1] > 1e-2
 
 
+def test_without_the_rule_adam_goes_on_after_the_loss_rose(key):
+    params, x, y = problem(key, widths=(4, 3, 1), n=40)
+    train = functools.partial(adam, params, x, y, learning_rate=0.1)
+    by_rule = train()
+    taken = len(by_rule.losses)
+    longer = train(until_it_rises=False, steps=taken + 200)
+    assert len(longer.losses) > taken + 99
+    np.testing.assert_array_equal(longer.losses[:taken], by_rule.losses)
+
+
 def test_adam_takes_the_learning_rate_of_its_source_by_default(key):
     params, x, y = problem(key, n=16)
     given = adam(params, x, y, learning_rate=0.1 / 4, steps=100)
