@@ -7,7 +7,6 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -235,8 +234,7 @@ def by_label(ax):
     return {line.get_label(): line.get_xydata().tolist() for line in ax.lines}
 
 
-def test_figure_1_is_drawn_as_published_and_beside_it_per_d_squared(figure, monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # columns, not arrays
+def test_figure_1_is_drawn_as_published_and_beside_it_per_d_squared(figure):
     axes = figure.subplots(1, 2)
     table = eigenvalues_of({10: 2.0, 40: 3.0}, n_samples=(1000, 4000))
     assert bombari22.draw_eigenvalues(axes, table) is axes
