@@ -221,7 +221,7 @@ def draw_eigenvalues(axes, table: pd.DataFrame):
     size, block = first.d.to_numpy() ** 2, first["block mean"].to_numpy()
     label = f"left: $W_2$ alone, $N={first.n_samples.iloc[0]}$"
     plotting.bound(left, size, block, side="lower", label=label)
-    plotting.published(left, list(PUBLISHED), list(PUBLISHED.values()), label="published")
+    plotting.published(left, *np.array([*PUBLISHED.items()]).T, label="published")
     left.set(xlabel="$d^2$", ylabel=r"$\lambda_{\min}(\bar K)$")
     right.set(xscale="log", yscale="log", xlabel="$d^2/N$", ylabel=r"$\lambda_{\min}(\bar K)/d^2$")
     return axes
