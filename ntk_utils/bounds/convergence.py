@@ -190,7 +190,7 @@ def weak_pl_factor(
       ValueError: a linear model; weights that do not fit together or do not fit x.
     """
     _has_hidden_layer(params)
-    return gamma ** (len(params) - 2) * math.prod(_weak_pl_sigmas(params, x, activation))
+    return float(gamma ** (len(params) - 2) * math.prod(_weak_pl_sigmas(params, x, activation)))
 
 
 class FlowConvergence(NamedTuple):
