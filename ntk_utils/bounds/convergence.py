@@ -154,12 +154,15 @@ def nguyen21_scaled_start(
     return ScaledStart(params, scale * y, tuple(room))
 
 
-@checked(
-    params=_checks.weights,
-    x=_checks.inputs,
-    gamma=_checks.positive_number,
-    activation=is_activation,
-)
+_WEAK_PL = {
+    "params": _checks.weights,
+    "x": _checks.inputs,
+    "gamma": _checks.positive_number,
+    "activation": is_activation,
+}
+
+
+@checked(**_WEAK_PL)
 def weak_pl_factor(
     params: Params, x: Float[ArrayLike, "N d"], gamma: float, *, activation: Activation
 ) -> float:
@@ -211,13 +214,7 @@ class FlowConvergence(NamedTuple):
         return self.left >= self.right
 
 
-@checked(
-    params=_checks.weights,
-    x=_checks.inputs,
-    y=_checks.labels,
-    gamma=_checks.positive_number,
-    activation=is_activation,
-)
+@checked(**_WEAK_PL, y=_checks.labels)
 def weak_pl_flow(
     params: Params,
     x: Float[ArrayLike, "N d"],
@@ -281,13 +278,7 @@ def weak_pl_flow(
     return FlowConvergence(left, right, radius, 2 * mu(radius) ** 2)
 
 
-@checked(
-    params=_checks.weights,
-    x=_checks.inputs,
-    y=_checks.labels,
-    gamma=_checks.positive_number,
-    activation=is_activation,
-)
+@checked(**_WEAK_PL, y=_checks.labels)
 def weak_pl_start(
     params: Params,
     x: Float[ArrayLike, "N d"],
