@@ -40,7 +40,6 @@ FITS = [
 ]
 """Points of Figure 2, and between and below them: it has N = 400, 800, … and d² = 500, 1000, …"""
 
-
 PUBLISHED = {204304: 20, 504100: 62, 954529: 128}
 """λ_min of Figure 1 at N = 1000, for three values of d²; read off the figure by eye."""
 
@@ -51,7 +50,10 @@ PUBLISHED_BOUNDARY = {400: 400, 15_000: 11_000}
 def constant_width(d: int, depth: int, width: int | None = None) -> Network:
     """The networks of the paper: widths (d, …, d, 1), the last layer not divided by its width.
 
-    With `width`, that of all hidden layers.
+    Args:
+      d: the dimension of the samples.
+      depth: L, the number of weight matrices.
+      width: of all hidden layers; by default d.
     """
     width = width or d
     betas = (d**-0.5, *(depth - 2) * [width**-0.5], 1.0)
@@ -79,7 +81,13 @@ def eigenvalues(n_samples: int, d: int, *, key, activation=jax.nn.sigmoid) -> di
 def with_rounding(params, x, activation) -> dict[str, float]:
     """Return what `eigenvalues` does, of given weights and samples, with the roundings.
 
-    "full rounding" and "block rounding" are the `rounding_error` of K̄ and of the term of W_2.
+    Args:
+      params: (W_1, W_2, …), at least two matrices.
+      x: samples, shape (N, d).
+      activation: σ.
+
+    Returns: "full", "block" and "diagonal"; "full rounding" and "block rounding", the
+      `rounding_error` of K̄ and of the term of W_2.
     """
     terms = np.asarray(layer_ntks(params, x, activation=activation))
     k = terms.sum(axis=0)
@@ -98,6 +106,10 @@ def mean_diagonal(d, activation=jax.nn.sigmoid):
         (s_1 + a) s_2 d² + c d,   a = E σ(g)²,  s_1 = E σ'(g)²,  c = E σ(√a g)²,  s_2 = E σ'(√a g)²
 
     for g ~ N(0, 1): the terms of W_1, W_2 and W_3 have s_1 s_2 d², a s_2 d² and c d. Derived here.
+
+    Args:
+      d: one dimension, or an array of them.
+      activation: σ, smooth: the moments are by a Gaussian rule of 80 nodes.
     """
     nodes, weights = np.polynomial.hermite_e.hermegauss(80)
 

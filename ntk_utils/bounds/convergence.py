@@ -1,4 +1,4 @@
-"""What is proved about gradient descent: when it converges, how fast, and what it then predicts.
+"""What is proved about gradient descent and flow: when they converge, how fast, what they predict.
 
 Each function computes, from weights, samples and labels, the two sides or the number that a
 statement is about; whether it holds along a path is for `training.gradient_descent` to show. The

@@ -17,6 +17,10 @@ def two_numbers(size, kind, *, key):
     return {"value of it": size * draw, kind: draw}
 
 
+def never_the_same(size, kind, *, key):  # noqa: ARG001
+    return float(np.random.default_rng().normal())
+
+
 POINTS = [{"size": n, "kind": "draw"} for n in (1, 2)]
 
 
@@ -60,4 +64,8 @@ def test_a_name_that_is_no_table_is_refused(shell, capsys):
 
 
 def test_a_trial_that_was_finished_is_read_back(shell):
-    assert (shell(both=(two_numbers, POINTS)) / "build" / "both").is_dir()
+    first, again = (
+        pd.read_csv(shell(chance=(never_the_same, POINTS)) / "chance.csv") for _ in range(2)
+    )
+    pd.testing.assert_frame_equal(first, again)
+    assert (first.sd > 0).all()
