@@ -34,6 +34,8 @@ ROOMS = [
     "report",
     "figure2",
     "bombari22",
+    "mean_field.bumps",
+    "mean_field.implicit_bias",
 ]
 # the laboratory knows no mathematics of NTKs: of the package it imports what is on the right, and
 # of itself only what stands left

@@ -63,19 +63,23 @@ def use_style(context: str = "notebook") -> None:
     )
 
 
-def panels(n: int, **options) -> tuple[Figure, np.ndarray]:
+def panels(n: int, *, rows: int = 1, size: float = 1.0, **options) -> tuple[Figure, np.ndarray]:
     """Make a figure of n axes side by side, each as large as the axes of a single figure.
 
     Args:
-      n: number of axes, at least 1.
+      n: number of axes in a row, at least 1.
+      rows: number of rows, at least 1.
+      size: width and height of each, as multiples of those of a single figure.
       **options: of `matplotlib.pyplot.subplots`, such as sharey=True.
 
-    Returns: the figure, and its axes, shape (n,).
+    Returns: the figure, and its axes, shape (n,) for one row, else (rows, n).
     """
-    n = _checks.positive_integer("n", n)
+    n, rows = _checks.positive_integer("n", n), _checks.positive_integer("rows", rows)
+    size = _checks.positive_number("size", size)
     width, height = plt.rcParams["figure.figsize"]
-    figure, axes = plt.subplots(1, n, figsize=(n * width, height), squeeze=False, **options)
-    return figure, axes[0]
+    of_figure = n * width * size, rows * height * size
+    figure, axes = plt.subplots(rows, n, figsize=of_figure, squeeze=False, **options)
+    return figure, axes[0] if rows == 1 else axes
 
 
 def legend(figure: Figure, *, ncols: int = 1) -> Legend:
