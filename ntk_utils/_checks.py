@@ -261,12 +261,26 @@ def _integer(name: str, value, *, at_least: int) -> int:
     return int(value)
 
 
-def positive_number(name: str, value) -> float:
-    """A finite real number greater than 0."""
+def real_number(name: str, value, condition: str = "") -> float:
+    """A finite real number; of which one more thing may be expected, by its caller."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name}: expected a real number, got {value!r}")
-    if not (math.isfinite(value) and value > 0):
+    if not math.isfinite(value):
+        raise ValueError(f"{name}: expected a finite number{condition}, got {value}")
+    return float(value)
+
+
+def positive_number(name: str, value) -> float:
+    """A finite real number greater than 0."""
+    if real_number(name, value, " > 0") <= 0:
         raise ValueError(f"{name}: expected a finite number > 0, got {value}")
+    return float(value)
+
+
+def non_negative_number(name: str, value) -> float:
+    """A finite real number, 0 or greater."""
+    if real_number(name, value, " >= 0") < 0:
+        raise ValueError(f"{name}: expected a finite number >= 0, got {value}")
     return float(value)
 
 

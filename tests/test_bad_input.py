@@ -767,6 +767,8 @@ BAD_CALLS = {
     "plotting.panels": [
         bad(ValueError, "n", "integer >= 1", "0", 0),
         bad(TypeError, "n", "integer", "2.0", 2.0),
+        bad(ValueError, "rows", "integer >= 1", "0", 2, rows=0),
+        bad(ValueError, "size", "number > 0", "-1.0", 2, size=-1.0),
     ],
     "plotting.legend": [
         bad(TypeError, "figure", "matplotlib figure", "Axes", AX),

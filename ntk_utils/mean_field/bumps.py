@@ -8,10 +8,11 @@ else 0, with c_d such that ∫ K = 1; x and all w_i are in Ω = [0, 1]^d, of vol
 R = ∫_Ω (f - f̂)² dx, the mean over a uniform x. Time is that of w_i' = -N ∂(R/2)/∂w_i, in which the
 factors N and ½ are chosen such that the velocity of a centre does not depend on N.
 
-As N → ∞ and then δ → 0, the density ρ of the centres follows a porous-medium equation.
+As N → ∞ and then δ → 0, the density ρ of the centres follows a porous-medium equation, with a
+viscosity τ if noise is injected into the steps.
 
 Source: Javanmard, Mondelli, Montanari (Annals of Statistics 48(6), 2020, arXiv:1901.01375). The
-  choices of K, of Ω and of the unit of time are ours.
+  choices of K, of Ω, of its boundary and of the unit of time are ours.
 """
 
 import functools
@@ -72,12 +73,6 @@ def _in_the_cube(name: str, value):
     return points
 
 
-def _non_negative(name: str, value) -> float:
-    if isinstance(value, int | float) and value == 0:
-        return 0.0
-    return _checks.positive_number(name, value)
-
-
 @checked(n=_checks.positive_integer, dim=_checks.positive_integer)
 def midpoints(n: int, dim: int = 1) -> Float[np.ndarray, "points d"]:
     """Return the midpoints of the n^d equal cells of [0, 1]^d, at which targets are given.
@@ -111,20 +106,28 @@ def concave(x: Float[ArrayLike, "n d"], alpha: float) -> Float[np.ndarray, " n"]
     return 1 + dim * alpha / 24 - alpha / 2 * ((np.asarray(x) - 0.5) ** 2).sum(axis=1)
 
 
-@checked(x=_in_the_cube)
-def two_peaks(x: Float[ArrayLike, "n d"]) -> Float[np.ndarray, " n"]:
-    """Compute 0.02 + 0.49 (K^0.2(x_1 - 0.27) + K^0.2(x_1 - 0.78)), K in one dimension: ∫_Ω f = 1.
+@checked(x=_in_the_cube, valley=_checks.positive_number)
+def two_peaks(x: Float[ArrayLike, "n d"], valley: float) -> Float[np.ndarray, " n"]:
+    """Compute f(x) = v + ½ (1 - v) (K^0.2(x_1 - 0.27) + K^0.2(x_1 - 0.78)), K in one dimension.
 
-    Positive, but not concave: between two peaks over the first coordinate f falls to 0.02.
+    Positive and ∫_Ω f = 1, but not concave: between two ridges f falls to v.
 
     Args:
       x: points of [0, 1]^d, shape (n, d).
+      valley: v, less than 1.
+
+    Raises:
+      ValueError: a valley that is none; points outside of the cube.
     """
-    peaks = jnp.array([[0.27], [0.78]])
-    return 0.02 + 0.98 * np.asarray(_mixture(jnp.asarray(x)[:, :1], peaks, 0.2))
+    if valley >= 1:
+        raise ValueError(f"valley: expected a number < 1, got {valley}")
+    ridges = jnp.array([[0.27], [0.78]])
+    return valley + (1 - valley) * np.asarray(_mixture(jnp.asarray(x)[:, :1], ridges, 0.2))
 
 
-@checked(left=_non_negative, right=_checks.positive_number, n=_checks.positive_integer)
+@checked(
+    left=_checks.non_negative_number, right=_checks.positive_number, n=_checks.positive_integer
+)
 def box(left: float, right: float, n: int) -> Float[np.ndarray, " n"]:
     """Return the uniform density on [left, right], its mean over each of n equal cells of [0, 1].
 
@@ -145,7 +148,7 @@ def box(left: float, right: float, n: int) -> Float[np.ndarray, " n"]:
     key=_checks.random_key,
     n=_checks.positive_integer,
     dim=_checks.positive_integer,
-    noise=_non_negative,
+    noise=_checks.non_negative_number,
 )
 def noisy_samples(
     key, f: Callable, n: int, dim: int, noise: float
@@ -195,7 +198,8 @@ def risk(
 
     Args:
       centres: w_1, …, w_N in [0, 1]^d, shape (N, d).
-      target: f at `midpoints(n, d)`, shape (n^d,); cells are to be narrow against δ.
+      target: f at `midpoints(n, d)`, shape (n^d,); cells of δ/5 or less (trained centres fit the
+        midpoints: with cells of δ/3 in three dimensions R was found 20 % too small).
       delta: the radius δ of the bumps.
 
     Raises:
@@ -211,6 +215,8 @@ def risk(
     step_size=_checks.positive_number,
     steps=_checks.positive_integer,
     record_every=_checks.positive_integer,
+    viscosity=_checks.non_negative_number,
+    key=_checks.none_or(_checks.random_key),
 )
 def flow(
     centres: Float[ArrayLike, "N d"],
@@ -220,13 +226,16 @@ def flow(
     step_size: float,
     steps: int,
     record_every: int,
+    viscosity: float = 0.0,
+    key: Array | None = None,
 ) -> Path:
-    """Follow the gradient of the risk by projected steps, w_i ← P(w_i - ε N ∂(R/2)/∂w_i).
+    """Follow the gradient of the risk by projected steps, with noise if the viscosity is not 0.
 
+        w_i ← P(w_i - ε N ∂(R/2)/∂w_i + √(2ετ) ξ_i),   ξ_i standard Gaussian,
         -N ∂(R/2)/∂w_i = ∫_Ω (f - f̂)(x) ∇_w K^δ(x - w_i) dx,   P the projection onto [0, 1]^d
 
-    Explicit Euler: gradient flow as ε → 0, of the risk as the midpoint rule has it. R cannot rise
-    along the flow: a recorded risk that is above the one before shows that ε is too large.
+    Explicit Euler: gradient flow as ε → 0, of the risk as the midpoint rule has it. Without noise R
+    cannot rise: a recorded risk that is above the one before shows that ε is too large.
 
     A run of more than two seconds shows a progress bar.
 
@@ -237,19 +246,26 @@ def flow(
       step_size: ε.
       steps: their number, a multiple of `record_every`.
       record_every: steps from one recorded state to the next.
+      viscosity: τ >= 0.
+      key: a random key of JAX; needed for τ > 0.
 
     Raises:
-      ValueError: a step size at which the risk rises; `steps` that are no multiple of
-        `record_every`; a target that is no n^d numbers, centres outside of the cube.
+      ValueError: a step size at which the risk rises without noise; τ > 0 without a key; `steps`
+        that are no multiple of `record_every`; a target that is no n^d numbers, centres outside of
+        the cube.
     """
+    if viscosity > 0 and key is None:
+        raise ValueError("key: expected a random key for a viscosity > 0, got None")
     points, target = _points_of(target, centres), jnp.asarray(target)
 
-    def advance(w, _):
-        return _flow(w, points, target, delta, step_size, record_every)
+    def advance(w, done):
+        of_part = None if viscosity == 0 else jax.random.fold_in(key, done)
+        noise = math.sqrt(2 * step_size * viscosity)
+        return _flow(w, points, target, delta, step_size, record_every, noise, of_part)
 
     path = _recorded(advance, centres, points, target, delta, step_size, steps, record_every)
     rises = np.flatnonzero(~(np.diff(path.risks) <= 1e-9 * path.risks[0]))
-    if rises.size:
+    if rises.size and viscosity == 0:
         raise ValueError(
             f"step_size: expected one at which the risk falls, got {step_size:.3g}: it rose "
             f"between t = {path.times[rises[0]]:.3g} and {path.times[rises[0] + 1]:.3g}"
@@ -328,7 +344,7 @@ def noise_floor(
     depends on N only through where the centres are. To first order in ε. Derived here.
 
     Args:
-      centres: w_1, …, w_N in [0, 1]^d, where training without noise ends, shape (N, d).
+      centres: w_1, …, w_N in [0, 1]^d, close to where training without noise ends, shape (N, d).
       n: cells along each side of the cube, for the midpoint rule.
       delta: the radius δ of the bumps.
       step_size: ε.
@@ -340,7 +356,10 @@ def noise_floor(
 
 
 @checked(
-    density=_checks.labels, target=_checks.labels, times=_checks.times, viscosity=_non_negative
+    density=_checks.labels,
+    target=_checks.labels,
+    times=_checks.times,
+    viscosity=_checks.non_negative_number,
 )
 def porous_medium(
     density: Float[ArrayLike, " n"],
@@ -423,7 +442,8 @@ def slowest_rate(target: Float[ArrayLike, " n"]) -> float:
         u = ρ - f small:  ∂_t u = ∂_x(f ∂_x u),  -∂_x(f ∂_x u_1) = λ_1 u_1,  f ∂_x u_1 = 0 at 0, 1
 
     λ_1 is the smallest eigenvalue other than that of constants, so that the risk of
-    `porous_medium` falls as e^{-2 λ_1 t} in the end. It is π² for f = 1. For f = c - α (x - ½)²/2
+    `porous_medium` falls as e^{-2 λ_1 t} in the end, unless it starts without u_1, as from a
+    symmetric ρ for a symmetric f. It is π² for f = 1. For f = c - α (x - ½)²/2
     that vanishes at both ends it is α, with u_1 = x - ½ (Legendre's equation); α = 12 if ∫ f = 1.
     By finite volumes with 1/n wide cells. Derived here.
 
@@ -501,12 +521,15 @@ def _risk(w, points, target, delta):
 
 
 @functools.partial(jax.jit, static_argnums=5)
-def _flow(w, points, target, delta, step_size, steps):
-    def one_step(w, _):
+def _flow(w, points, target, delta, step_size, steps, noise, key):
+    def one_step(w, number):
         residual = (target - _mixture(points, w, delta)) / len(points)
-        return jnp.clip(w + step_size * _force(points, w, residual, delta), 0.0, 1.0), None
+        moved = w + step_size * _force(points, w, residual, delta)
+        if key is not None:
+            moved += noise * jax.random.normal(jax.random.fold_in(key, number), w.shape)
+        return jnp.clip(moved, 0.0, 1.0), None
 
-    return jax.lax.scan(one_step, w, length=steps)[0]
+    return jax.lax.scan(one_step, w, jnp.arange(steps))[0]
 
 
 @jax.jit

@@ -101,15 +101,6 @@ def _neurons(name, value):
     return theta
 
 
-def _not_negative(name, value):
-    is_zero = not isinstance(value, bool | str) and np.ndim(value) == 0 and value == 0
-    return 0.0 if is_zero else _checks.positive_number(name, value)
-
-
-def _real_number(name, value):
-    return float(_checks.labels(name, np.reshape(value, -1))[0])
-
-
 @checked(theta=_neurons, x=_checks.labels)
 def outputs(theta: Float[ArrayLike, "N 3"], x: Float[ArrayLike, " M"]) -> Float[np.ndarray, " M"]:
     """Compute f(x) = (1/N) Σ_i a_i (w_i x + b_i)_+.
@@ -134,7 +125,7 @@ def slopes(theta: Float[ArrayLike, "N 3"], x: Float[ArrayLike, " M"]) -> Float[n
     return (a * w) @ (np.outer(w, x) + b[:, None] > 0) / len(a)
 
 
-@checked(theta=_neurons, x=_checks.labels, y=_checks.labels, ridge=_not_negative)
+@checked(theta=_neurons, x=_checks.labels, y=_checks.labels, ridge=_checks.non_negative_number)
 def objective(
     theta: Float[ArrayLike, "N 3"],
     x: Float[ArrayLike, " M"],
@@ -158,10 +149,10 @@ def objective(
     theta=_neurons,
     x=_increasing,
     y=_checks.labels,
-    ridge=_not_negative,
+    ridge=_checks.non_negative_number,
     step_size=_checks.positive_number,
     steps=_checks.positive_integer,
-    temperature=_not_negative,
+    temperature=_checks.non_negative_number,
     key=_checks.none_or(_checks.random_key),
 )
 def train(
@@ -241,7 +232,7 @@ def _descend(theta, x, y, ridge, sizes, temperature, key):
     return jax.lax.scan(step, theta, (sizes, jnp.arange(sizes.size)))
 
 
-@checked(theta=_neurons, width=_checks.positive_number, share=_not_negative)
+@checked(theta=_neurons, width=_checks.positive_number, share=_checks.non_negative_number)
 def knots(theta: Float[ArrayLike, "N 3"], *, width: float, share: float = 0.001) -> Knots:
     """Find the knots of a network, counting neurons that lie close together as one.
 
@@ -280,7 +271,7 @@ def _costs(theta):
 
 @checked(theta=_neurons)
 def path_norm(theta: Float[ArrayLike, "N 3"]) -> float:
-    """Compute (1/N) Σ_i |a_i| ‖(w_i, b_i)‖ = Σ_i |m_i| √(1 + t_i²).
+    """Compute (1/N) Σ_i |a_i| ‖(w_i, b_i)‖, of which a neuron with a knot has |m_i| √(1 + t_i²).
 
     By the inequality of means it is at most half the mean of ‖θ_i‖², with equality if and only if
     all neurons are balanced, a_i² = w_i² + b_i². Gradient flow without noise multiplies the
@@ -316,7 +307,7 @@ def coefficients(
     return Coefficients(*np.stack([right, left], axis=1))
 
 
-@checked(theta=_neurons, x=_increasing, share=_not_negative)
+@checked(theta=_neurons, x=_increasing, share=_checks.non_negative_number)
 def coefficients_of_neurons(
     theta: Float[ArrayLike, "N 3"], x: Float[ArrayLike, " M"], *, share: float = 0.001
 ) -> Coefficients:
@@ -324,7 +315,7 @@ def coefficients_of_neurons(
 
     Where training without noise has come to rest, b_i = a_i A and w_i = a_i B for a neuron whose
     knot is inside of an interval. So A = Σ a_i b_i/Σ a_i² and B = Σ a_i w_i/Σ a_i², the sums over
-    the neurons with their knot there.
+    the neurons with their knot there. This is so wherever the gradient is 0, minimum or not.
 
     Args:
       theta: rows (a_i, w_i, b_i), shape (N, 3).
@@ -405,7 +396,8 @@ def slackness(
 ) -> float:
     """Average 1 - q(φ_i)² over the neurons, each with the weight |a_i| ‖(w_i, b_i)‖.
 
-    It is the curvature polynomial divided by 1 + t², at the knots t_i. At a minimum of F it is 0.
+    It is the curvature polynomial divided by 1 + t², at the knots t_i. Where training without noise
+    is at rest it is 0, also where F is not minimal; at a minimum `largest_q` is 1 besides.
 
     Args:
       theta: rows (a_i, w_i, b_i), shape (N, 3), not all of weight 0.
@@ -539,6 +531,7 @@ def mean_field_limit(
     Raises:
       ValueError: Newton's method does not converge, as at too low a temperature.
     """
+    # down from where all angles are about equally likely, by a factor of four at a time
     r, levels = np.zeros(len(x)), temperature * 4.0 ** np.arange(20)[::-1]
     for level in levels[levels <= max(1e3 * ridge, temperature)]:
         r = _newton(r, x, y, ridge, level)
@@ -624,7 +617,7 @@ def angle_quantiles(limit: MeanField, theta: Float[ArrayLike, "N 3"]) -> Float[n
     )
 
 
-@checked(low=_real_number, high=_real_number)
+@checked(low=_checks.real_number, high=_checks.real_number)
 def knot_width(limit: MeanField, low: float, high: float) -> float:
     """Compute the width of a knot of the limit: the middle half of |f''| between two points.
 

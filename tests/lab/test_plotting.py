@@ -244,6 +244,14 @@ def test_panels_stand_side_by_side_each_as_large_as_a_figure_of_its_own(n, conte
     assert len({round(box.y0, 3) for box in boxes(axes)}) == 1
 
 
+def test_panels_in_rows_have_the_size_that_was_asked_for():
+    figure, axes = plotting.panels(3, rows=2, size=0.5)
+    assert axes.shape == (2, 3)
+    width, height = mpl.rcParams["figure.figsize"]
+    assert figure.get_size_inches() == pytest.approx([1.5 * width, height])
+    assert axes[0, 2].get_position().y0 > axes[1, 2].get_position().y0
+
+
 def test_panels_pass_their_options_on():
     _, (first, second) = plotting.panels(2, sharey=True)
     first.set_ylim(3, 4)

@@ -53,11 +53,14 @@ def test_the_risk_of_one_bump_against_a_constant_is_known():
     assert bumps.risk([[0.5]], np.ones(400), 0.5) == pytest.approx(271 / 429, rel=1e-8)
 
 
-def test_the_midpoint_rule_has_converged_at_the_sizes_in_use():
-    w, risks = interior(20, 2), []
-    for n in (20, 80):
-        risks.append(bumps.risk(w, bumps.concave(bumps.midpoints(n, 2), 3), 0.2))
-    assert risks[0] == pytest.approx(risks[1], rel=5e-3)
+@pytest.mark.parametrize(("dim", "delta", "n"), [(1, 0.1, 100), (2, 0.2, 25), (3, 0.3, 16)])
+def test_the_midpoint_rule_resolves_trained_centres_at_the_sizes_in_use(dim, delta, n):
+    concave = lambda n: bumps.concave(bumps.midpoints(n, dim), 3)  # noqa: E731
+    options = {"delta": delta, "step_size": 4e-3, "steps": 100, "record_every": 100}
+    path = bumps.flow(interior(60, dim), concave(n), **options)
+    assert path.risks[-1] == pytest.approx(
+        bumps.risk(path.centres[-1], concave(2 * n), delta), rel=0.1
+    )
 
 
 # --- targets --------------------------------------------------------------------------------------
@@ -66,7 +69,7 @@ def test_the_midpoint_rule_has_converged_at_the_sizes_in_use():
 @pytest.mark.parametrize("dim", DIMS)
 def test_both_targets_are_positive_and_of_mass_one(dim):
     x = bumps.midpoints(CELLS[dim], dim)
-    for f in (bumps.concave(x, 3.5), bumps.two_peaks(x)):
+    for f in (bumps.concave(x, 3.5), bumps.two_peaks(x, 0.02), bumps.two_peaks(x, 0.5)):
         assert f.min() > 0
         assert f.mean() == pytest.approx(1, abs=5e-3)
 
@@ -77,7 +80,8 @@ def test_the_concave_target_has_modulus_alpha_and_two_peaks_are_not_concave(dim)
     gap = lambda f: f((a + b) / 2) - (f(a) + f(b)) / 2  # noqa: E731
     promised = 3.0 / 8 * ((a - b) ** 2).sum(axis=1)
     np.testing.assert_allclose(gap(lambda x: bumps.concave(x, 3.0)), promised, atol=1e-12)
-    assert (gap(bumps.two_peaks) < -0.1).any()
+    for valley in (0.02, 0.5):
+        assert (gap(lambda x: bumps.two_peaks(x, valley)) < -0.1).any()  # noqa: B023
 
 
 def test_a_box_has_mass_one_also_when_its_ends_are_inside_cells():
@@ -183,12 +187,13 @@ def test_noise_in_labels_raises_the_risk_by_the_predicted_floor():
     cells, quotients = bumps.midpoints(100), []
     for seed in range(3):
         w = interior(20, 1, seed)
-        end = bumps.flow(w, f(cells), delta=0.2, step_size=1e-3, steps=1000, record_every=1000)
+        w = bumps.flow(w, f(cells), delta=0.2, step_size=1e-3, steps=1000, record_every=1000)[1][-1]
+        flow = bumps.flow(w, f(cells), delta=0.2, step_size=5e-3, steps=1000, record_every=10)
         x, y = bumps.noisy_samples(jax.random.key(seed), f, 100_000, 1, 0.5)
         options = {"delta": 0.2, "step_size": 5e-5}
-        run = bumps.sgd(end.centres[-1], x, y, f(cells), record_every=1000, **options)
-        predicted = bumps.noise_floor(end.centres[-1], 100, variance=0.25, **options)
-        quotients.append((run.risks[20:].mean() - end.risks[-1]) / predicted)
+        sgd = bumps.sgd(w, x, y, f(cells), record_every=1000, **options)
+        predicted = bumps.noise_floor(w, 100, variance=0.25, **options)
+        quotients.append((sgd.risks - flow.risks)[20:].mean() / predicted)
     assert np.mean(quotients) == pytest.approx(1, abs=0.1)
 
 
@@ -258,7 +263,7 @@ def test_mass_is_conserved_and_no_density_is_negative(viscosity):
 
 
 def test_the_risk_falls_and_the_target_itself_is_at_rest():
-    f = bumps.two_peaks(bumps.midpoints(100))
+    f = bumps.two_peaks(bumps.midpoints(100), 0.02)
     falling = bumps.porous_medium(bumps.box(0.2, 0.5, 100), f, TIMES).risks
     assert (np.diff(falling) < 0).all()
     at_rest = bumps.porous_medium(f, f, TIMES)
@@ -269,7 +274,7 @@ def test_the_risk_falls_and_the_target_itself_is_at_rest():
 @pytest.mark.parametrize("alpha", [3, 6, 11])
 def test_a_concave_target_has_the_rate_of_convexity_and_two_peaks_have_not(alpha):
     times, x = np.linspace(0, 0.3, 16), bumps.midpoints(60)
-    for f, holds in ((bumps.concave(x, alpha), True), (bumps.two_peaks(x), False)):
+    for f, holds in ((bumps.concave(x, alpha), True), (bumps.two_peaks(x, 0.02), False)):
         risks = bumps.porous_medium(bumps.box(0, 0.3, 60), f, times).risks
         rates = -np.diff(np.log(risks)) / np.diff(times)
         assert (rates.min() >= 2 * alpha) == holds
@@ -305,6 +310,45 @@ def test_many_narrow_bumps_follow_the_equation_and_wide_ones_less():
         distances.append(bumps.transport_distance(path.centres[-1], rho))
     assert distances[1] < 0.005
     assert distances[1] < distances[0] / 3
+
+
+def test_a_crowd_at_rest_over_a_parabola_returns_rigidly_and_its_excess_falls_at_twice_alpha():
+    # forces between bumps depend on differences alone
+    alpha, cells = 60.0, bumps.midpoints(400)
+    f, options = -alpha / 2 * (cells[:, 0] - 0.5) ** 2, {"delta": 0.1, "step_size": 1e-4}
+    w = 0.35 + 0.3 * (np.arange(50)[:, None] + 0.5) / 50
+    rest = bumps.flow(w, f, steps=8000, record_every=8000, **options)
+    path = bumps.flow(rest.centres[-1] - 0.1, f, steps=400, record_every=100, **options)
+    back = (1 - 1e-4 * alpha) ** np.arange(0, 401, 100)
+    moved = path.centres - rest.centres[-1]
+    np.testing.assert_allclose(moved[:, :, 0], np.outer(-0.1 * back, np.ones(50)), atol=1e-3)
+    excess = path.risks - rest.risks[-1]
+    np.testing.assert_allclose(excess / excess[0], back**2, rtol=2e-3)
+
+
+def test_noise_injected_into_steps_makes_centres_follow_the_viscous_equation():
+    cells, tau = bumps.midpoints(160), 0.2
+    f, start = bumps.concave(cells, 6), bumps.box(0.25, 0.55, 160)
+    with_noise, without = (
+        bumps.porous_medium(start, f, [0, 0.05], viscosity=t).density[-1] for t in (tau, 0.0)
+    )
+    w = 0.25 + 0.3 * (np.arange(2000)[:, None] + 0.5) / 2000
+    options = {"delta": 0.05, "step_size": 2e-4, "steps": 250, "record_every": 250}
+    key = jax.random.key(3)
+    noisy = bumps.flow(w, f, viscosity=tau, key=key, **options).centres[-1]
+    quiet = bumps.flow(w, f, **options).centres[-1]
+    distance = bumps.transport_distance
+    assert distance(noisy, with_noise) < distance(noisy, without) / 2
+    assert distance(quiet, without) < distance(quiet, with_noise) / 2
+
+
+def test_centres_that_only_noise_moves_spread_as_gaussians():
+    # f̂ is flat to rounding where many centres lie evenly, and so is f: no force
+    w = 0.5 + 1e-3 * np.linspace(-1, 1, 4000)[:, None]
+    options = {"delta": 1.0, "step_size": 1e-6, "steps": 1000, "record_every": 500}
+    path = bumps.flow(w, np.ones(100), viscosity=2.0, key=jax.random.key(0), **options)
+    spread = path.centres.std(axis=(1, 2))[1:]
+    np.testing.assert_allclose(spread, np.sqrt(2 * 2.0 * path.times[1:]), rtol=0.05)
 
 
 # --- the door -------------------------------------------------------------------------------------
@@ -343,6 +387,10 @@ def without_type_checks(monkeypatch):
             r"record_every: expected a divisor .*got 2",
         ),
         (
+            lambda: bumps.flow(X1, F1, steps=2, viscosity=0.1, **STEPS),
+            r"key: expected a random key for a viscosity > 0, got None",
+        ),
+        (
             lambda: bumps.sgd(X1, [[2.0]], [1.0], F1, **STEPS),
             r"x: expected points .*got 1 outside",
         ),
@@ -372,7 +420,7 @@ def without_type_checks(monkeypatch):
         ),
         (
             lambda: bumps.porous_medium(F1, F1, [0, 1], viscosity=-1.0),
-            r"viscosity: expected a finite number > 0, got -1.0",
+            r"viscosity: expected a finite number >= 0, got -1.0",
         ),
         (
             lambda: bumps.slowest_rate(F1 - 1),
@@ -387,7 +435,8 @@ def without_type_checks(monkeypatch):
             r"density: expected some mass .*got \[0",
         ),
         (lambda: bumps.concave(X1, 13.0), r"alpha: expected at most 12/d = 12, got 13"),
-        (lambda: bumps.two_peaks([[2.0]]), r"x: expected points of .*got 1 outside"),
+        (lambda: bumps.two_peaks([[2.0]], 0.1), r"x: expected points of .*got 1 outside"),
+        (lambda: bumps.two_peaks(X1, 1.0), r"valley: expected a number < 1, got 1.0"),
         (
             lambda: bumps.box(0.5, 0.5, 9),
             r"left: expected 0 <= left < right <= 1, got 0.5 and 0.5",

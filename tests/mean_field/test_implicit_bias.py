@@ -334,7 +334,7 @@ def test_the_quantiles_of_angles_are_the_integral_of_the_density():
             lambda: ib.train(neurons(0), X, Y, ridge=1, step_size=0.1, steps=1, temperature=0.1),
         ),
         (
-            "temperature: expected a finite number > 0",
+            "temperature: expected a finite number >= 0",
             lambda: ib.train(neurons(0), X, Y, ridge=1, step_size=0.1, steps=1, temperature=-1.0),
         ),
         ("width: expected a finite number > 0", lambda: ib.knots(neurons(0), width=0)),
