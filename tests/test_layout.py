@@ -34,6 +34,7 @@ ROOMS = [
     "report",
     "figure2",
     "bombari22",
+    "mean_field.dropout",
     "mean_field.bumps",
     "mean_field.implicit_bias",
 ]
