@@ -37,6 +37,10 @@ ROOMS = [
     "mean_field.dropout",
     "mean_field.bumps",
     "mean_field.implicit_bias",
+    "quantization._codec",
+    "quantization.messages",
+    "quantization.problems",
+    "quantization.optimizers",
 ]
 # the laboratory knows no mathematics of NTKs: of the package it imports what is on the right, and
 # of itself only what stands left

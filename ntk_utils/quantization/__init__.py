@@ -1,0 +1,1 @@
+"""Optimisation with few bits: encoded messages, and the methods of the nodes that send them."""
