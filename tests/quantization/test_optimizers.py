@@ -361,7 +361,7 @@ def test_a_process_that_dies_is_named_with_those_that_may_have_been_in_it():
     undisturbed = run("gradient_descent", logistic())
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
         saboteur = Saboteur(executor, 2, 4, killed)
-        with pytest.raises(NodeFailed, match="2.*BrokenProcessPool") as failure:
+        with pytest.raises(NodeFailed, match=r"2.*BrokenProcessPool") as failure:
             run("gradient_descent", logistic(), executor=saboteur)
     assert 2 in failure.value.nodes
     done = failure.value.run
