@@ -29,6 +29,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
+from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
 from ntk_utils import _checks
@@ -210,42 +211,44 @@ def preconditioned_descent(
 
 
 @checked(
-    start=_checks.positive_number,
-    first=_checks.non_negative_number,
+    distances=_checks.labels,
     accuracy=_checks.positive_number,
-    rounds=_checks.positive_integer,
+    rounds=_checks.none_or(_checks.positive_integer),
 )
 def preconditioned_bound(
-    start: float, first: float, *, accuracy: float, rounds: int
+    distances: Float[ArrayLike, " _"], *, accuracy: float, rounds: int | None = None
 ) -> Float[np.ndarray, " _"]:
-    """Upper bounds on D_0, …, D_T of `preconditioned_descent`, from D_0 and D_1 alone.
+    """Bound the distances D_t = ‖x_t - x*‖ of `preconditioned_descent` from above, by D_0 and D_1.
 
         D_{t+1} ≤ a D_t + 2θ s_t,   s_{t+1} = max(D_t + D_{t+1}, θ s_t),   a = 2θ/(1 - 2θ),
 
-    D_t = ‖x_t - x*‖, for the squared loss, η = 1, and μ ≤ λ_min(M). No condition number enters.
+    for the squared loss, η = 1, and μ ≤ λ_min(M). No condition number enters.
 
     Derived here: x_t - x* is multiplied by I - S⁻¹M, of norm ≤ a since ‖S - M‖ ≤ 2θμ. Then an error
     is subtracted that is at most θ s_t on the way to the leader and as much on the way back, where
     s_t = max(‖v_t‖, θ s_{t-1}) with v_t = x_{t-1} - x_t.
 
     Args:
-      start: D_0.
-      first: D_1.
+      distances: D_0, D_1, …; only the first two are used.
       accuracy: θ of vectors and of matrices, below 1/2.
-      rounds: T.
+      rounds: T; by default as many as there are distances.
 
-    Returns: shape (T+1,).
+    Returns: upper bounds on D_0, …, D_T, shape (T+1,).
 
     Raises:
-      ValueError: accuracy >= 1/2, for which nothing follows.
+      ValueError: fewer than two distances, or a negative one; accuracy >= 1/2, for which nothing
+        follows.
     """
+    if len(distances) < 2 or distances.min() < 0:
+        raise ValueError(f"distances: expected at least two, none negative, got {distances}")
     if accuracy >= 0.5:
         raise ValueError(f"accuracy: expected a number below 1/2, got {accuracy}")
-    a, distances, size = 2 * accuracy / (1 - 2 * accuracy), [start, first], start + first
-    while len(distances) <= rounds:
-        distances.append(a * distances[-1] + 2 * accuracy * size)
-        size = max(distances[-1] + distances[-2], accuracy * size)
-    return np.array(distances[: rounds + 1])
+    rounds = rounds or len(distances) - 1
+    a, bounds, size = 2 * accuracy / (1 - 2 * accuracy), list(distances[:2]), sum(distances[:2])
+    while len(bounds) <= rounds:
+        bounds.append(a * bounds[-1] + 2 * accuracy * size)
+        size = max(bounds[-1] + bounds[-2], accuracy * size)
+    return np.array(bounds[: rounds + 1])
 
 
 @checked(**_second_order)

@@ -89,6 +89,14 @@ def test_all_nodes_have_the_same_x_to_the_last_bit(name, quantizer):
     assert (np.diff(found.x, axis=0) != 0).any(axis=1).all()
 
 
+def test_a_symmetric_matrix_travels_as_a_vector_with_its_frobenius_norm():
+    b = np.random.default_rng(0).standard_normal((5, 5))
+    vector = optimizers._as_vector(b + b.T)
+    assert vector.shape == (15,)
+    assert np.linalg.norm(vector) == pytest.approx(np.linalg.norm(b + b.T), rel=1e-12)
+    np.testing.assert_allclose(optimizers._as_matrix(vector, 5), b + b.T, rtol=1e-12)
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("accuracy", [1 / 4, 1 / 32])
 def test_the_preconditioner_is_within_its_error_of_the_majorant_and_not_far_within(seed, accuracy):
@@ -110,10 +118,10 @@ def test_the_preconditioner_is_within_its_error_of_the_majorant_and_not_far_with
 def test_preconditioned_descent_keeps_to_its_bound_which_is_not_vacuous(seed, kappa):
     p = least_squares(seed, kappa)
     d = distances(run("preconditioned_descent", p, until=near(p)), p)
-    bound = optimizers.preconditioned_bound(*d[:2], accuracy=THETA, rounds=len(d) - 1)
+    bound = optimizers.preconditioned_bound(d, accuracy=THETA)
     assert (d <= bound * (1 + 1e-12)).all()
     assert d[-1] <= 1e-4 * d[0]
-    allowed = optimizers.preconditioned_bound(*d[:2], accuracy=THETA, rounds=30)
+    allowed = optimizers.preconditioned_bound(d, accuracy=THETA, rounds=30)
     assert (allowed > 1e-4 * d[0]).sum() <= 10
 
 
@@ -125,7 +133,7 @@ def test_the_bound_is_left_if_mu_is_much_too_large(seed):
     except NodeFailed as failure:
         assert "not positive definite" in str(failure)  # noqa: PT017
     else:
-        bound = optimizers.preconditioned_bound(*d[:2], accuracy=THETA, rounds=20)
+        bound = optimizers.preconditioned_bound(d, accuracy=THETA)
         assert (d > bound).any()
 
 
@@ -133,10 +141,10 @@ def test_the_bound_is_what_its_recursion_says():
     a = 2 * 0.1 / (1 - 2 * 0.1)
     third = a * 1.0 + 0.2 * 3.0
     fourth = a * third + 0.2 * (1.0 + third)
-    found = optimizers.preconditioned_bound(2.0, 1.0, accuracy=0.1, rounds=3)
+    found = optimizers.preconditioned_bound([2.0, 1.0], accuracy=0.1, rounds=3)
     np.testing.assert_allclose(found, [2.0, 1.0, third, fourth])
     # a step that was rounded to zero leaves θ times the last size
-    coarse = optimizers.preconditioned_bound(1.0, 0.0, accuracy=0.1, rounds=2)
+    coarse = optimizers.preconditioned_bound([1.0, 0.0, 9.0], accuracy=0.1)
     np.testing.assert_allclose(coarse, [1.0, 0.0, 0.2])
 
 
@@ -406,9 +414,19 @@ P = least_squares()
             "mu, the smallest eigenvalue of the majorant: expected",
         ),
         (
-            lambda: optimizers.preconditioned_bound(1.0, 1.0, accuracy=0.5, rounds=3),
+            lambda: optimizers.preconditioned_bound([1.0, 1.0], accuracy=0.5),
             ValueError,
             "accuracy: expected a number below 1/2, got 0.5",
+        ),
+        (
+            lambda: optimizers.preconditioned_bound([1.0], accuracy=0.1),
+            ValueError,
+            "distances: expected at least two, none negative",
+        ),
+        (
+            lambda: optimizers.preconditioned_bound([1.0, -1.0], accuracy=0.1),
+            ValueError,
+            "distances: expected at least two, none negative",
         ),
     ],
 )
