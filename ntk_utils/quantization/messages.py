@@ -59,6 +59,7 @@ class Lattice:
 
     Raises:
       ValueError: an accuracy that is not positive, first_bits outside of 1, …, 54.
+      TypeError: memory is not True or False.
     """
 
     accuracy: float = 1 / 32
@@ -66,10 +67,13 @@ class Lattice:
     first_bits: int = 8
     """b of a message whose receiver has a reference that the sender does not know; further bits are
     sent until the receiver can decode it"""
+    memory: bool = True
+    """whether a message is decoded against the one before it on its way; if not, against 0"""
 
     def __post_init__(self):
         _checks.positive_number("accuracy", self.accuracy)
         _bits("first_bits", self.first_bits)
+        _checks.instance_of(bool)("memory", self.memory)
 
 
 @dataclass(frozen=True)

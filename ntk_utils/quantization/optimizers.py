@@ -341,9 +341,11 @@ class _Node:
     def label(self, sender: int) -> Label:
         return Label(sender, self.exchange)
 
-    def reference(self, known: dict, name, otherwise) -> np.ndarray:
+    def reference(self, known: dict, name, otherwise) -> np.ndarray | None:
         """What was decoded before; the first time, for a lattice, a vector that is near."""
-        return known.get(name, otherwise if isinstance(self.quantizer, Lattice) else 0 * self.own)
+        if not isinstance(self.quantizer, Lattice):
+            return known.get(name, 0 * self.own)
+        return known.get(name, otherwise) if self.quantizer.memory else 0 * self.own
 
     def epsilon(self, value) -> float:
         """The error of a lattice message."""
@@ -401,11 +403,9 @@ def _turn(node: _Node, answer: bytes | None, quantity: str | None) -> tuple[_Nod
 def _say(node: _Node) -> tuple[_Node, bytes]:
     """A node sends its quantity, or further bits of it."""
     name = node.name, node.kind
-    is_known = name in node.said and not node.bits
-    if is_known or not isinstance(node.quantizer, Lattice):
-        references = [node.reference(node.said, name, None)]
-    else:
-        references = []  # the leader's own quantity, which the node does not know
+    # the first time the reference is the leader's own quantity, which the node does not know
+    reference = node.reference(node.said, name, None)
+    references = [] if reference is None or node.bits else [reference]
     message, node.said[name] = node.encode(node.own, references)
     return node, message
 

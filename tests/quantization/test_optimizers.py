@@ -284,6 +284,18 @@ def test_memory_keeps_messages_short_while_x_converges(seed):
     assert per_round[-3:].mean() < 1.2 * per_round[1:4].mean()
 
 
+@for_each_method
+def test_without_memory_the_same_run_costs_more_bits_with_every_round(name):
+    p = least_squares()
+    with_it, without = (
+        run(name, p, rounds=12, vectors=Lattice(THETA, memory=memory)) for memory in (True, False)
+    )
+    assert np.array_equal(with_it.x, without.x)
+    more = np.diff(without.bits) - np.diff(with_it.bits)
+    assert (more[-3:] > 0).all()
+    assert name == "gradient_descent" or more[-1] > more[3] + 8 * p.dim
+
+
 def test_quantities_that_doubles_cannot_tell_apart_are_refused():
     shards = least_squares().shards
     far = [(1e12 * shards[0][0], shards[0][1]), *shards[1:]]
