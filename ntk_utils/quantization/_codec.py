@@ -44,7 +44,7 @@ class Label(NamedTuple):
     sender: int
     """the number of the node"""
     number: int
-    """how many messages the node sent before"""
+    """of the exchange; further bits of a message have its number"""
 
 
 def lattice_exponent(epsilon: float, d: int) -> int:

@@ -145,7 +145,7 @@ def encode_lattice(
     """Encode the nearest point of the lattice s Z^d, its coordinates modulo 2^b.
 
     s is the largest power of two with s √d / 2 ≤ ε, so that the point is at most ε away from x, in
-    the Euclidean norm. 13 bytes and b d bits.
+    the Euclidean norm. 13 bytes and (b - after) d bits.
 
     Args:
       x: what is sent, shape (d,).

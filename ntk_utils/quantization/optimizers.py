@@ -4,8 +4,9 @@ The nodes share a `Problem`: each has a shard of the data, and together they min
 
 An exchange: every node sends a message with a quantity of its own, the leader, node 0, decodes and
 averages them and sends one message back to everyone. Each message is encoded against the one before
-on its way, so that few bits are enough for quantities that change slowly. A node's first message is
-decoded against the leader's own quantity, and the first answer against what the node had sent.
+on its way, so that few bits are enough for quantities that change slowly. With a `Lattice`, a
+node's first message is decoded against the leader's own quantity, and the first answer against what
+the node had sent; with `QSGD`, against 0.
 
 | method | exchanged once | in each round | x ← x - … |
 |---|---|---|---|
@@ -189,7 +190,7 @@ def preconditioned_descent(
       problem: f and who has which data.
       rounds: the largest number of rounds.
       mu: μ, which all nodes know beforehand, as they know η; by default λ_min(M), from all data.
-      step_size: η; 1 is safe, since no Hessian is larger than the majorant.
+      step_size: η; 1 is safe for θ < 1/4, since no Hessian is larger than the majorant.
       vectors: how directions are sent.
       matrices: how matrices are sent, as vectors of their d(d+1)/2 different entries.
       until: stops when until(x) is true after a round.
@@ -361,7 +362,8 @@ class _Node:
         if isinstance(quantizer, Exact):
             return _codec.encode_exact(value, label), value
         if isinstance(quantizer, QSGD):
-            rng = np.random.default_rng([*self.plan.seed, *label])
+            # not the seed of who draws data by the same key: trailing zeros would not count
+            rng = np.random.default_rng([1, *label, *self.plan.seed])
             message = _codec.encode_qsgd(value - references[0], quantizer.bits, rng, label)
             return message, self.decode(message, label, references[0])
         exponent = _codec.lattice_exponent(self.epsilon(value), len(value))
