@@ -402,8 +402,8 @@ BAD_CALLS = {
         bad(TypeError, "r", "integer", "True", True),
         bad(TypeError, "r", "integer", "'2'", "2"),
     ],
-    "sandwich": bad_weights_or_samples(),
-    "layer_shares": bad_weights_or_samples(),
+    "sandwich": [*bad_weights_or_samples(), *bad_activations(W, X)],
+    "layer_shares": [*bad_weights_or_samples(), *bad_activations(W, X)],
     "limiting_layer_shares": bad_samples_or_depths(),
     "kernel_diagonal_deviation": bad_relu_networks(),
     "two_layer_gap_coefficients": [
@@ -414,8 +414,8 @@ BAD_CALLS = {
         bad(ValueError, "n_neurons", "integer >= 1", "0", X, KEY, n_neurons=0),
         bad(TypeError, "n_neurons", "integer", "5.0", X, KEY, n_neurons=5.0),
     ],
-    "schur_terms": bad_weights_or_samples(),
-    "schur_lower_bound": bad_weights_or_samples(),
+    "schur_terms": [*bad_weights_or_samples(), *bad_activations(W, X)],
+    "schur_lower_bound": [*bad_weights_or_samples(), *bad_activations(W, X)],
     "diagonal_upper_bound": bad_kernels(),
     "mean_dead_samples": [
         *bad_relu_networks(10),

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Key
 from ntk_utils import _checks
 from ntk_utils._checks import checked
 from ntk_utils._scale import without_scale
+from ntk_utils.activations import Activation, is_activation, relu
 from ntk_utils.bounds.hermite import hermite_coefficient
 from ntk_utils.kernels import (
     gram_tiles,
@@ -70,8 +71,10 @@ class Sandwich(NamedTuple):
     """min_i ‖(B_{k+1})_i:‖², k = 0, …, L-1"""
 
 
-@checked(params=_checks.weights, x=_checks.inputs)
-def sandwich(params: Params, x: Float[ArrayLike, "N d"]) -> Sandwich:
+@checked(params=_checks.weights, x=_checks.inputs, activation=is_activation)
+def sandwich(
+    params: Params, x: Float[ArrayLike, "N d"], *, activation: Activation = relu
+) -> Sandwich:
     """Compute λ_min(K̄) and the two certificates that enclose it, in one pass through the network.
 
         Σ_{k=0}^{L-1} λ_min(F_k F_kᵀ) · min_i ‖(B_{k+1})_i:‖²  <=  λ_min(K̄)  <=  min_i K̄_ii
@@ -83,10 +86,12 @@ def sandwich(params: Params, x: Float[ArrayLike, "N d"]) -> Sandwich:
     Args:
       params: (W_1, …, W_L).
       x: samples, shape (N, d).
+      activation: σ.
     """
-    x, exponent = without_scale(x)
-    scale = np.ldexp(1.0, 2 * exponent)  # K̄ is homogeneous in x, of degree 2
-    k, grams, rows = without_compiling(_kernel_and_factors, params, x, row_blocks(len(x)))
+    x, exponent = _without_scale(x, activation)
+    scale = np.ldexp(1.0, 2 * exponent)
+    blocks = row_blocks(len(x))
+    k, grams, rows = without_compiling(_kernel_and_factors, params, x, blocks, activation)
     feature_factors, gradient_factors = _smallest(params, grams, rows)
     return Sandwich(
         lower=float(feature_factors @ gradient_factors * scale),
@@ -98,8 +103,15 @@ def sandwich(params: Params, x: Float[ArrayLike, "N d"]) -> Sandwich:
     )
 
 
-@checked(params=_checks.weights, x=_checks.inputs)
-def schur_terms(params: Params, x: Float[ArrayLike, "N d"]) -> Float[np.ndarray, " L"]:
+def _without_scale(x, activation) -> tuple[np.ndarray, int]:
+    """x over 2^e, and e: K̄ of a ReLU network is homogeneous in x, of degree 2; else e = 0."""
+    return without_scale(x) if activation is relu else (np.asarray(x), 0)
+
+
+@checked(params=_checks.weights, x=_checks.inputs, activation=is_activation)
+def schur_terms(
+    params: Params, x: Float[ArrayLike, "N d"], *, activation: Activation = relu
+) -> Float[np.ndarray, " L"]:
     """Return what each layer contributes to `schur_lower_bound`.
 
         λ_min(F_k F_kᵀ) · min_i ‖(B_{k+1})_i:‖²,   k = 0, …, L-1
@@ -110,18 +122,19 @@ def schur_terms(params: Params, x: Float[ArrayLike, "N d"]) -> Float[np.ndarray,
     Args:
       params: (W_1, …, W_L).
       x: samples, shape (N, d).
+      activation: σ.
 
     Returns: the L terms, shape (L,).
     """
-    x, exponent = without_scale(x)
-    factors = _smallest(params, *without_compiling(_factors, params, x))
+    x, exponent = _without_scale(x, activation)
+    factors = _smallest(params, *without_compiling(_factors, params, x, activation))
     return np.ldexp(np.prod(factors, axis=0), 2 * exponent)
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def _kernel_and_factors(params, x, blocks):
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _kernel_and_factors(params, x, blocks, activation):
     """K̄, and what `_factors` returns, with every Gram matrix formed once."""
-    f, b = features_and_backward(params, x)
+    f, b = features_and_backward(params, x, activation)
     grams = [gram_tiles(f_k, blocks) for f_k in f]
     terms = [
         map(operator.mul, gram, gram_tiles(b_k, blocks)) for gram, b_k in zip(grams, b, strict=True)
@@ -132,10 +145,10 @@ def _kernel_and_factors(params, x, blocks):
     return k, kept, [(b_k**2).sum(axis=1) for b_k in b]
 
 
-@jax.jit
-def _factors(params, x):
+@functools.partial(jax.jit, static_argnums=2)
+def _factors(params, x, activation):
     """F_k F_kᵀ (None where n_k < N) and ‖(B_{k+1})_i:‖² for every i, for k = 0, …, L-1."""
-    f, b = features_and_backward(params, x)
+    f, b = features_and_backward(params, x, activation)
     return [_gram(f_k) for f_k in f], [(b_k**2).sum(axis=1) for b_k in b]
 
 
@@ -158,7 +171,9 @@ def _gram_lambda_min(gram, width: int) -> float:
     return 0.0 if gram is None else certain_smallest_eigenvalue(np.asarray(gram), width)
 
 
-def schur_lower_bound(params: Params, x: Float[ArrayLike, "N d"]) -> float:
+def schur_lower_bound(
+    params: Params, x: Float[ArrayLike, "N d"], *, activation: Activation = relu
+) -> float:
     """Lower-bound λ_min(K̄) for these weights and these data.
 
         λ_min(K̄) >= Σ_{k=0}^{L-1} λ_min(F_k F_kᵀ) · min_i ‖(B_{k+1})_i:‖²
@@ -172,14 +187,17 @@ def schur_lower_bound(params: Params, x: Float[ArrayLike, "N d"]) -> float:
     Args:
       params: (W_1, …, W_L).
       x: samples, shape (N, d).
+      activation: σ.
 
     Returns: the bound, >= 0, in the units of `empirical_ntk`.
     """
-    return float(schur_terms(params, x).sum())
+    return float(schur_terms(params, x, activation=activation).sum())
 
 
-@checked(params=_checks.weights, x=_checks.inputs)
-def layer_shares(params: Params, x: Float[ArrayLike, "N d"]) -> Float[np.ndarray, " L"]:
+@checked(params=_checks.weights, x=_checks.inputs, activation=is_activation)
+def layer_shares(
+    params: Params, x: Float[ArrayLike, "N d"], *, activation: Activation = relu
+) -> Float[np.ndarray, " L"]:
     """Return the share of each layer term in the smallest eigenvalue of the empirical NTK.
 
         vᵀ T_k v / λ_min(K̄),   λ_min(K̄) = vᵀ K̄ v = Σ_{k=0}^{L-1} vᵀ T_k v,
@@ -189,10 +207,12 @@ def layer_shares(params: Params, x: Float[ArrayLike, "N d"]) -> Float[np.ndarray
     Args:
       params: (W_1, …, W_L).
       x: samples, shape (N, d).
+      activation: σ.
 
     Returns: the L shares, shape (L,); nan where λ_min is not above rounding, which has no shares.
     """
-    return _shares(np.asarray(layer_ntks(params, without_scale(x)[0])))
+    x, _ = _without_scale(x, activation)
+    return _shares(np.asarray(layer_ntks(params, x, activation=activation)))
 
 
 @checked(x=_checks.inputs, depth=_checks.positive_integer)

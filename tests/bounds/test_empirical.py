@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import truth
-from helpers import draw
+from helpers import SMOOTH, draw
 
 from ntk_utils import (
     Network,
@@ -173,6 +173,40 @@ def test_the_sandwich_is_made_of_the_two_bounds_and_the_smallest_eigenvalue(
     np.testing.assert_allclose(terms, schur_terms(params, x), rtol=1e-9)
     assert 0 < lower <= lambda_min + size
     assert 1e3 * size < lambda_min < upper
+
+
+@pytest.mark.parametrize("activation", SMOOTH)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("size", [1.0, 30.0])
+def test_smooth_activations_have_the_same_certificates(activation, seed, size):
+    params, x = draw((12, 9, 40, 1), seed)
+    x = size * x  # K̄ is not homogeneous in x
+    k = empirical_ntk(params, x, activation=activation)
+    f = feature_matrices(params, x, activation=activation)
+    b = backward_matrices(params, x, activation=activation)
+    found = sandwich(params, x, activation=activation)
+    assert found.lambda_min == pytest.approx(smallest_eigenvalue(k), rel=1e-9)
+    assert found.upper == pytest.approx(np.diagonal(k).min(), rel=1e-8)
+    assert found.lower <= found.lambda_min <= found.upper
+    assert found.lower > 1e-4 * found.lambda_min
+    for k_of_layer in (0, 2):
+        gram = np.asarray(f[k_of_layer] @ f[k_of_layer].T)
+        rows = (np.asarray(b[k_of_layer]) ** 2).sum(axis=1)
+        allowed = {"rel": 1e-6, "abs": 1e-12 * np.trace(gram)}
+        assert found.feature_factors[k_of_layer] == pytest.approx(
+            smallest_eigenvalue(gram), **allowed
+        )
+        assert found.gradient_factors[k_of_layer] == pytest.approx(rows.min(), rel=1e-9)
+    np.testing.assert_allclose(
+        schur_terms(params, x, activation=activation),
+        found.feature_factors * found.gradient_factors,
+        rtol=1e-9,
+    )
+    assert schur_lower_bound(params, x, activation=activation) == pytest.approx(found.lower)
+    terms = np.asarray(layer_ntks(params, x, activation=activation))
+    v = np.linalg.eigh(k)[1][:, 0]
+    shares = layer_shares(params, x, activation=activation)
+    np.testing.assert_allclose(shares, [v @ t @ v / found.lambda_min for t in terms], rtol=1e-6)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
