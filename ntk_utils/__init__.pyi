@@ -3,6 +3,7 @@ from . import bombari22 as bombari22
 from . import bounds as bounds
 from . import compat as compat
 from . import data as data
+from . import explorer as explorer
 from . import kernels as kernels
 from . import lab as lab
 from . import networks as networks

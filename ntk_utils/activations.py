@@ -100,15 +100,30 @@ def values(activation, g):
     """σ(g), of an array of JAX or of NumPy."""
     if not isinstance(g, np.ndarray):
         return activation(g)
-    return np.maximum(g, 0) if activation is relu else np.asarray(_values(activation, g))
+    return np.maximum(g, 0) if activation is relu else _in_blocks(_values, activation, g)
 
 
 def slopes(activation, g):
     """σ'(g), likewise; those of the ReLU are True and False."""
     if activation is relu:
         return g > 0
-    of_g = _slopes(activation, g)
-    return np.asarray(of_g) if isinstance(g, np.ndarray) else of_g
+    return (
+        _in_blocks(_slopes, activation, g) if isinstance(g, np.ndarray) else _slopes(activation, g)
+    )
+
+
+_SMALLEST_BLOCK = 2**14
+
+
+def _in_blocks(function, activation, g):
+    """An elementwise function of an array of NumPy, compiled for a few sizes only.
+
+    XLA would compile it for each new shape, which takes longer than the entries that are too many.
+    """
+    block = max(_SMALLEST_BLOCK, 2 ** (g.size - 1).bit_length())
+    filled = np.zeros(block, g.dtype)
+    filled[: g.size] = g.ravel()
+    return np.asarray(function(activation, filled))[: g.size].reshape(g.shape)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -41,6 +41,7 @@ ROOMS = [
     "quantization.messages",
     "quantization.problems",
     "quantization.optimizers",
+    "explorer",
 ]
 # the laboratory knows no mathematics of NTKs: of the package it imports what is on the right, and
 # of itself only what stands left
@@ -55,9 +56,10 @@ LAB = [
     "lab.claims",
     "lab.tables",
     "lab.plotting",
+    "lab.live",
     "lab.reproduce",
 ]
-WITH_A_LABORATORY = {"bombari22", "figure2", "report"}
+WITH_A_LABORATORY = {"bombari22", "explorer", "figure2", "report"}
 """Rooms of mathematics that may import the laboratory."""
 
 

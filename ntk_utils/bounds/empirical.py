@@ -104,7 +104,7 @@ def sandwich(
 
 
 def _without_scale(x, activation) -> tuple[np.ndarray, int]:
-    """x over 2^e, and e: K̄ of a ReLU network is homogeneous in x, of degree 2; else e = 0."""
+    """Return x / 2^e, and e: K̄ of ReLU networks is homogeneous in x, of degree 2; else e = 0."""
     return without_scale(x) if activation is relu else (np.asarray(x), 0)
 
 
