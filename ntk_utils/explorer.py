@@ -245,11 +245,14 @@ def _wide_limit(network: Network, x):
     return wide_layer_ntks(network, x).sum(axis=0) if network.activation is relu else None
 
 
-def _axes(**labels) -> tuple[Figure, Axes]:
-    """New axes at a fixed place: to look for a better one takes as long as to draw the figure."""
+def _axes(title: str, **labels) -> tuple[Figure, Axes]:
+    """New axes, all at fixed places: to look for better ones takes as long as the drawing."""
     figure = _Picture(figsize=(7.5, 3.4), layout="none")
     ax = figure.add_axes((0.11, 0.17, 0.56, 0.72))
+    ax.set_title(title, y=1.02)
     ax.set(**labels)
+    ax.xaxis.set_label_coords(0.5, -0.12)
+    ax.yaxis.set_label_coords(-0.12, 0.5)
     return figure, ax
 
 
@@ -262,7 +265,7 @@ _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def _plain_ticks(axis) -> None:
-    """Label a logarithmic axis without TeX, which takes half of the time of a figure to typeset.
+    """Label a logarithmic axis by plain text: mathematics takes half of the time of a figure.
 
     Args:
       axis: `ax.xaxis` or `ax.yaxis`.
@@ -279,7 +282,7 @@ def _plain_ticks(axis) -> None:
 def _architecture(settings: Settings) -> Iterator[Figure]:
     network = settings.network
     weights = sum(n * m for n, m in itertools.pairwise(network.widths))
-    figure, ax = _axes(title=f"{weights:,} weights for {settings.n:,} samples")
+    figure, ax = _axes(f"{weights:,} weights for {settings.n:,} samples")
     _legend(plotting.architecture(ax, network, settings.n))
     _plain_ticks(ax.yaxis)
     yield figure
@@ -291,9 +294,9 @@ def _spectrum(settings: Settings) -> Iterator[Figure]:
     eigenvalues = spectrum(k)
     rounding = rounding_error(k)
     smallest = f"{eigenvalues[0]:.3g}" if eigenvalues[0] > rounding else "0, up to rounding"
-    figure, ax = _axes(title=f"smallest eigenvalue: {smallest}")
+    figure, ax = _axes(f"smallest eigenvalue: {smallest}")
     above = np.where(eigenvalues > rounding, eigenvalues, 0)
-    plotting.spectrum(ax, above, label=r"$\bar{K}$ of this draw")
+    plotting.spectrum(ax, above, label="K̄ of this draw")
     wide = _wide_limit(network, x)
     if wide is not None:
         rank = np.arange(1, settings.n + 1)
@@ -309,17 +312,17 @@ def _layer_terms(settings: Settings) -> Iterator[Figure]:
     shares = layer_shares(params, x, activation=network.activation)
     features, gradients = found.feature_factors, found.gradient_factors
     series = {
-        r"its part of $\lambda_{\min}(\bar{K})$": shares * found.lambda_min,
+        "its part of λₘᵢₙ(K̄)": shares * found.lambda_min,
         "Schur term: the product of": features * gradients,
-        r"$\lambda_{\min}(F_k F_k^\top)$ and": features,
-        r"$\min_i \Vert (B_{k+1})_{i:} \Vert^2$": gradients,
+        "λₘᵢₙ(Fₖ Fₖᵀ) and": features,
+        "minᵢ ‖(Bₖ₊₁)ᵢ‖²": gradients,
     }
-    figure, ax = _axes(title="what each layer term gives", yscale="log")
+    figure, ax = _axes("what each layer term gives", yscale="log")
     k = np.arange(network.depth)
     for i, (label, values) in enumerate(series.items()):
         positive = np.where(values > 0, values, np.nan)  # 0 has no place on the axis
         ax.plot(k + 0.13 * (i - 1.5), positive, linestyle="", label=label)
-    ax.set_xticks(k, [f"$k={i}$\n({n})" for i, n in enumerate(network.widths[:-1])])
+    ax.set_xticks(k, [f"k = {i}\n({n})" for i, n in enumerate(network.widths[:-1])])
     ax.set_xlim(-0.5, network.depth - 0.5)
     ax.grid(visible=False, axis="x")
     _legend(ax)
@@ -333,12 +336,12 @@ def _bounds(settings: Settings) -> Iterator[Figure]:
     wide = _wide_limit(network, x)
     values = {
         "Schur bound": found.lower,
-        r"$\lambda_{\min}(\bar{K})$ of this draw": found.lambda_min,
-        r"smallest $\bar{K}_{ii}$": found.upper,
+        "λₘᵢₙ(K̄) of this draw": found.lambda_min,
+        "smallest K̄ᵢᵢ": found.upper,
     }
     if wide is not None:
-        values[r"$\lambda_{\min}$ of large layers"] = smallest_eigenvalue(wide)
-    figure, ax = _axes(title="the smallest eigenvalue between its bounds", xscale="log")
+        values["λₘᵢₙ of large layers"] = smallest_eigenvalue(wide)
+    figure, ax = _axes("the smallest eigenvalue between its bounds", xscale="log")
     for row, (label, value) in enumerate(values.items()):
         of_draw = value is found.lambda_min
         if value > found.rounding:
@@ -358,16 +361,16 @@ def _bounds(settings: Settings) -> Iterator[Figure]:
 def _features(settings: Settings) -> Iterator[Figure]:
     network, x, params = drawn(settings)
     f = feature_matrices(params, x, activation=network.activation)
-    figure, ax = _axes(xlabel="rank", title="singular values of the feature matrices")
+    figure, ax = _axes("singular values of the feature matrices", xlabel="rank")
     for k, f_k in enumerate(f):
         values = np.linalg.svd(np.asarray(f_k), compute_uv=False)
         ax.plot(
             np.arange(1, len(values) + 1),
             np.where(values > 1e-12 * values[0], values, np.nan),
             markersize=3,
-            label=f"$F_{k}$, {f_k.shape[1]} columns",
+            label=f"F{chr(0x2080 + k)}, {f_k.shape[1]} columns",
         )
-    ax.axvline(settings.n, linestyle="--", color="black", linewidth=1, label=f"$N={settings.n}$")
+    ax.axvline(settings.n, linestyle="--", color="black", linewidth=1, label=f"N = {settings.n}")
     ax.set(yscale="log")
     _legend(ax)
     _plain_ticks(ax.yaxis)
@@ -387,13 +390,14 @@ def _training(settings: Settings) -> Iterator[Figure]:
     slowest = (1 - max(eigenvalues[0], 0) * step_size) ** (2 * steps)
     losses = []
     while True:
-        figure, ax = _axes(xlabel="steps of gradient descent", ylabel="loss / loss at the start")
+        title = f"step size 1/λₘₐₓ, labels: {name}"
+        figure, ax = _axes(title, xlabel="steps of gradient descent", yscale="log")
         ax.plot(steps[: len(losses)], losses, markersize=3, label="measured")
         loss = (frozen**2).sum(axis=1) / (residual @ residual)
-        plotting.limit(ax, steps, loss, label=r"if $\bar{K}$ did not change")
-        label = r"$(1 - \lambda_{\min} / \lambda_{\max})^{2t}$"
+        plotting.limit(ax, steps, loss, label="if K̄ did not change")
+        label = "(1 - λₘᵢₙ/λₘₐₓ)²ᵗ"
         plotting.bound(ax, steps, slowest, side="upper", label=label)
-        ax.set(yscale="log", title=r"step size $1 / \lambda_{\max}$, labels: " + name)
+        ax.set_ylabel("loss / loss at the start")
         _legend(ax)
         _plain_ticks(ax.yaxis)
         yield figure
