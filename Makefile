@@ -1,7 +1,11 @@
 # The two commands are `make lab` and `make test`; each builds the environment first if there is none.
 # Needs Python >= 3.11, make and git. Another interpreter: make test PYTHON=python3.13
 
-PYTHON ?= python3
+ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
+$(if $(filter $(ROOT),$(CURDIR)/),,$(error run it where it lies: make -C $(ROOT) $(MAKECMDGOALS)))
+
+# an environment that is there stays, unless another interpreter is named
+PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
 BIN := .venv/bin
 PYTHON_VERSION := $(shell $(PYTHON) -c 'import platform; print(platform.python_version())')
 INSTALLED := .venv/.installed-$(PYTHON_VERSION)
@@ -12,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test reproduce execute figure2 bombari22 bench lint lock clean .venv
+.PHONY: help lab test test-quick reproduce execute clean-notebooks figure2 bombari22 bench lint lock clean .venv
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[.a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,17 +26,23 @@ lab reproduce figure2 bombari22: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/b
 lab reproduce figure2 bombari22: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
 
 lab: .venv ## open JupyterLab on the first notebook (more options: LAB_FLAGS="--no-browser")
-	$(BIN)/jupyter lab $(LAB_FLAGS) notebooks/00-start-here.ipynb
+	@[ "$$(id -u)" != 0 ] || case "$(LAB_FLAGS)" in *--allow-root*) ;; *) echo 'as root, JupyterLab wants to be told: make lab LAB_FLAGS="--allow-root"'; exit 1;; esac
+	@echo "JupyterLab shows $(CURDIR); if no browser opens, open the address that it prints. Stop it here with Ctrl-C."
+	$(BIN)/jupyter lab --ServerApp.root_dir=$(CURDIR) --LabApp.default_url=/lab/tree/notebooks/00-start-here.ipynb $(LAB_FLAGS)
 
 test: .venv ## run every check: unit tests, doctests, all notebooks against their stored outputs, coverage
 	JAX_PLATFORMS=cpu OPENBLAS_NUM_THREADS=1 TQDM_DISABLE=1 $(BIN)/pytest --numprocesses 2 --dist loadscope --cov=ntk_utils --cov-config=pyproject.toml $(PYTEST_FLAGS)
 
-reproduce: .venv ## execute all notebooks headless into build/, print a line a claim (SEED=3 for other draws)
-	$(BIN)/python -m ntk_utils.lab.reproduce $(if $(SEED),--seed $(SEED)) $(NOTEBOOKS)
+reproduce: .venv ## execute all notebooks headless into build/, print a line a claim (SEEDS="0 1 2" for other draws)
+	$(BIN)/python -m ntk_utils.lab.reproduce $(if $(SEED)$(SEEDS),--seeds $(SEED) $(SEEDS) --) $(NOTEBOOKS)
 
 execute: .venv ## re-execute the notebooks in place and store their outputs (NOTEBOOKS=... for some)
-	JAX_PLATFORMS=cpu OPENBLAS_NUM_THREADS=1 TQDM_DISABLE=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False --ClearMetadataPreprocessor.enabled=True --ClearMetadataPreprocessor.clear_cell_metadata=False --ClearMetadataPreprocessor.preserve_nb_metadata_mask="{'kernelspec', ('language_info', 'name')}" $(NOTEBOOKS)
+	JAX_PLATFORMS=cpu OPENBLAS_NUM_THREADS=1 TQDM_DISABLE=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False $(NOTEBOOKS)
+	$(BIN)/python -m ntk_utils.lab.stored $(NOTEBOOKS)
 	$(BIN)/python -m ntk_utils.lab.reproduce --first-figure notebooks/data/overview.png notebooks/00-start-here.ipynb
+
+clean-notebooks: .venv ## undo what JupyterLab adds to a notebook that is only opened and saved
+	$(BIN)/python -m ntk_utils.lab.stored $(NOTEBOOKS)
 
 # one thread a process: two trials side by side are done sooner than one after the other. And glibc
 # gives large arrays back at once: by itself it keeps a gigabyte of them in each process
@@ -62,6 +72,7 @@ $(INSTALLED): requirements.lock
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps --require-hashes --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/jupyter labextension disable --level=sys_prefix @jupyterlab/apputils-extension:announcements >/dev/null
 	touch $@
 
 clean: ## remove the environment and everything that was built

@@ -11,6 +11,7 @@ import dataclasses
 import io
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from typing import SupportsFloat
 
 import jax
 import jax.numpy as jnp
@@ -96,7 +97,7 @@ class Settings:
         _ = self.network  # checks the initialisation
 
     @property
-    def available(self) -> float:
+    def available(self) -> SupportsFloat:
         """How many samples there are, infinity where they are drawn."""
         if isinstance(self.data, str):
             return 1797 if self.data == "digits" else np.inf

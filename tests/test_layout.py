@@ -57,6 +57,7 @@ LAB = [
     "lab.tables",
     "lab.plotting",
     "lab.live",
+    "lab.stored",
     "lab.reproduce",
 ]
 WITH_A_LABORATORY = {"bombari22", "explorer", "figure2", "report"}
@@ -140,7 +141,8 @@ def test_neural_tangents_is_imported_by_the_function_that_needs_it(name):
 def test_rooms_do_import_each_other_and_compat_is_needed():
     # the tests above would pass if the imports were not found
     assert imports("bounds.empirical") == dict.fromkeys(
-        ["_checks", "_scale", "bounds.hermite", "kernels", "networks", "spectra"], True
+        ["_checks", "_scale", "activations", "bounds.hermite", "kernels", "networks", "spectra"],
+        True,
     )
     assert imports("networks")["compat"] is False
     assert imports("lab.sweep")["lab._store"] is False

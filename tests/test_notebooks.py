@@ -137,6 +137,17 @@ def test_no_progress_bar_is_stored(path):
 
 
 @for_each_notebook
+def test_every_figure_says_in_words_what_it_shows(path):
+    texts = [
+        cell["metadata"]["mystnb"]["image"]["alt"]
+        for cell in cells(path, "code")
+        if any("image/png" in output.get("data", {}) for output in cell["outputs"])
+    ]
+    assert [text for text in texts if not 80 <= len(text) <= 300] == []
+    assert len(set(texts)) == len(texts) > 0
+
+
+@for_each_notebook
 def test_figures_have_the_size_and_the_legend_of_the_style(path):
     code = "\n".join(source(cell) for cell in cells(path, "code"))
     assert "figsize" not in code

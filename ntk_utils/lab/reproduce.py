@@ -2,8 +2,10 @@
 
 Writes, for each notebook as it finishes, ``build/html/<name>.html``,
 ``build/figures/<name>-<n>.png`` and its rows of ``build/verdicts.csv``; prints one line a claim,
-with its outcome and kind, and at the end how many there are of each. The exit status is 1 if a
-claim fails, a notebook stops with an error, or makes no claim.
+with its outcome and kind, and at the end how many there are of each. ``build/claims.csv`` then has
+one row a claim: on how many seeds it holds. Of several seeds each has a folder for its pages and
+figures, ``build/seed-<seed>``. The exit status is 1 if a claim fails, a notebook stops with an
+error, or makes no claim.
 Several notebooks run at a time, each on its own with one BLAS thread.
 """
 
@@ -11,6 +13,7 @@ import argparse
 import base64
 import csv
 import dataclasses
+import itertools
 import json
 import multiprocessing
 import os
@@ -35,7 +38,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m ntk_utils.lab.reproduce", description=__doc__)
     parser.add_argument("notebooks", nargs="+", type=Path, help="notebooks to execute")
     parser.add_argument("--out", type=Path, default=Path("build"), help="folder for the results")
-    parser.add_argument("--seed", type=int, help="overrides SEED in every notebook")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[None], help="override SEED in every notebook"
+    )
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count(), help="notebooks at a time (all processors)"
     )
@@ -49,35 +54,61 @@ def main(argv: list[str] | None = None) -> int:
         arguments.first_figure.write_bytes(stored[0])
         return 0
 
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    runs = list(itertools.product(arguments.seeds, arguments.notebooks))
+    try:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        file = open(arguments.out / "verdicts.csv", "w", newline="", encoding="utf-8")  # noqa: SIM115
+    except OSError as error:
+        parser.error(f"argument --out: expected a folder to write to, got {error}")
     claims, failures = [], 0
-    jobs = min(arguments.jobs, len(arguments.notebooks))
-    print(f"{len(arguments.notebooks)} notebooks, {jobs} at a time", flush=True)
-    with (
-        open(arguments.out / "verdicts.csv", "w", newline="", encoding="utf-8") as file,
-        ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool,
-    ):
+    jobs = min(arguments.jobs, len(runs))
+    print(f"{len(runs)} notebooks, {jobs} at a time", flush=True)
+    spawn = multiprocessing.get_context("spawn")
+    with file, ProcessPoolExecutor(jobs, mp_context=spawn) as pool:
         table = csv.DictWriter(file, FIELDS)
         table.writeheader()
-        runs = {
-            pool.submit(reproduce, path, arguments.out, arguments.seed): path
-            for path in arguments.notebooks
-        }
-        for run in as_completed(runs):
-            path, (verdicts, error, seconds) = runs[run], run.result()
-            lines = [f"{path.stem} ({seconds:.0f} s)"]
-            for verdict in verdicts:
-                table.writerow({"notebook": path.stem, "seed": arguments.seed, **verdict})
-                lines.append("  {outcome} · {kind} · {claim}".format(**verdict))
+        pending, several = {}, len(arguments.seeds) > 1
+        for seed, path in runs:
+            out = arguments.out / f"seed-{seed}" if several else arguments.out
+            pending[pool.submit(reproduce, path, out, seed)] = seed, path
+        for run in as_completed(pending):
+            (seed, path), (verdicts, error, seconds) = pending[run], run.result()
+            rows = [{"notebook": path.stem, "seed": seed, **verdict} for verdict in verdicts]
+            table.writerows(rows)
+            lines = [f"{path.stem}{f', seed {seed}' if several else ''} ({seconds:.0f} s)"]
+            lines += ["  {outcome} · {kind} · {claim}".format(**row) for row in rows]
             if error or not verdicts:
                 lines.append(f"  FAILS: {error or 'the notebook makes no claim'}")
                 failures += 1
             print("\n".join(lines), flush=True)
             file.flush()
-            claims += verdicts
+            claims += rows
+    if claims:
+        by_claim(claims).to_csv(arguments.out / "claims.csv", index=False)
     found = f": {counts(pd.DataFrame(claims))}" if claims else ""
     print(f"{len(claims)} claims{found}; {failures} notebooks failed")
     return int(failures > 0 or any(verdict["outcome"] == "FAILS" for verdict in claims))
+
+
+def by_claim(rows: list[dict]) -> pd.DataFrame:
+    """Count the outcomes of each claim over the seeds.
+
+    Args:
+      rows: records of verdicts, with the notebook and the seed of each.
+
+    Returns: one row a claim, in the order of the notebooks: notebook, kind, claim, source, control
+      (what it came out as, on any seed), and the numbers of seeds on which it holds, was not
+      reached, and fails.
+    """
+    outcomes = {"holds": "holds", "not_reached": "not reached", "fails": "FAILS"}
+    table = pd.DataFrame(rows).assign(
+        **{name: lambda t, o=outcome: t.outcome == o for name, outcome in outcomes.items()}
+    )
+    of_claim = table.sort_values("notebook", kind="stable").groupby(
+        ["notebook", "kind", "claim", "source"], sort=False
+    )
+    controls = of_claim.control.agg(lambda came: " or ".join(sorted(set(came))))
+    return pd.concat([controls, of_claim[list(outcomes)].sum()], axis=1).reset_index()
 
 
 def reproduce(path: Path, out: Path, seed: int | None) -> tuple[list[dict], str, float]:
@@ -91,6 +122,7 @@ def reproduce(path: Path, out: Path, seed: int | None) -> tuple[list[dict], str,
     Returns: the records of its verdicts, the error that stopped it ("" if none did, or claims that
       fail), and the seconds that it took.
     """
+    out.mkdir(parents=True, exist_ok=True)
     records = out / f"{path.stem}.jsonl"
     executed = out / f"{path.stem}.ipynb"
     records.write_text("")

@@ -5,6 +5,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
+import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
@@ -43,7 +44,7 @@ def notebook(tmp_path):
 
 
 def run(tmp_path, *paths, seed=None):
-    options = ["--out", str(tmp_path / "build")] + (["--seed", str(seed)] if seed else [])
+    options = ["--out", str(tmp_path / "build")] + (["--seeds", str(seed)] if seed else [])
     status = reproduce.main([*map(str, paths), *options])
     with open(tmp_path / "build" / "verdicts.csv", newline="", encoding="utf-8") as file:
         return status, list(csv.DictReader(file))
@@ -73,7 +74,12 @@ def test_claims_that_hold_give_status_0_a_table_a_page_and_the_figures(notebook,
     assert len(page) > 10_000
     assert "SEED is small" in page
     assert (tmp_path / "build/figures/good-1.png").read_bytes().startswith(b"\x89PNG")
-    assert {p.name for p in (tmp_path / "build").iterdir()} == {"figures", "html", "verdicts.csv"}
+    assert {p.name for p in (tmp_path / "build").iterdir()} == {
+        "claims.csv",
+        "figures",
+        "html",
+        "verdicts.csv",
+    }
     assert path.read_bytes() == before
     out = capsys.readouterr().out
     assert 0 <= int(re.search(r"^good \((\d+) s\)$", out, re.MULTILINE)[1]) < 600
@@ -85,6 +91,39 @@ def test_claims_that_hold_give_status_0_a_table_a_page_and_the_figures(notebook,
         "3 claims: holds 1 identity, 1 observation; not reached 1 observation; "
         "0 notebooks failed\n"
     )
+
+
+def test_several_seeds_have_a_folder_each_and_one_table(notebook, tmp_path, capsys):
+    good, other = notebook("good", HOLDS, NOT_REACHED, CONCLUDE), notebook("other", IDENTITY)
+    out = tmp_path / "build"
+    status = reproduce.main([str(good), str(other), "--out", str(out), "--seeds", "3", "4", "50"])
+    assert status == 1
+    for seed in (3, 4, 50):
+        assert (out / f"seed-{seed}" / "html" / "good.html").is_file()
+    rows = pd.read_csv(out / "verdicts.csv")
+    assert sorted(zip(rows.notebook, rows.seed, strict=True)) == sorted(
+        [("good", seed) for seed in (3, 4, 50) for _ in range(2)]
+        + [("other", seed) for seed in (3, 4, 50)]
+    )
+    claims = pd.read_csv(out / "claims.csv", keep_default_na=False).set_index("claim")
+    assert list(claims.columns) == [
+        *("notebook", "kind", "source", "control", "holds", "not_reached", "fails")
+    ]
+    assert list(claims.loc["SEED is small"]) == [
+        *("good", "observation", "derived here", "False", 2, 0, 1)
+    ]
+    assert list(claims.loc["SEED is tiny", ["holds", "not_reached", "fails"]]) == [0, 3, 0]
+    assert list(claims.loc["SEED is a number", ["control", "holds", "fails"]]) == ["none", 2, 1]
+    printed = capsys.readouterr().out
+    assert re.search(r"^good, seed 50 \(\d+ s\)\n  FAILS", printed, re.MULTILINE)
+
+
+def test_a_folder_that_cannot_be_written_is_named(notebook, tmp_path, capsys):
+    occupied = tmp_path / "file"
+    occupied.touch()
+    with pytest.raises(SystemExit):
+        reproduce.main([str(notebook("good", HOLDS)), "--out", str(occupied)])
+    assert "argument --out: expected a folder to write to, got" in capsys.readouterr().err
 
 
 def test_a_claim_that_fails_an_error_and_a_silent_notebook_each_give_status_1_and_hide_no_other(
@@ -157,5 +196,5 @@ def test_the_module_is_run_by_its_name_and_says_what_it_takes(monkeypatch, capsy
         runpy.run_module("ntk_utils.lab.reproduce", run_name="__main__")
     assert done.value.code == 0
     out = capsys.readouterr().out
-    for word in ("python -m ntk_utils.lab.reproduce", "--seed", "--jobs", "--out"):
+    for word in ("python -m ntk_utils.lab.reproduce", "--seeds", "--jobs", "--out"):
         assert word in out
