@@ -8,7 +8,7 @@ In a talk (JupyterLab's deck, in the toolbar) a slide holds one statement or one
 
 | cell | in a talk |
 |---|---|
-| a heading, with the statements and displayed formulas below it | a slide |
+| a heading and what is below it; of a statement, the statement alone | a slide |
 | a figure, a table, widgets; a statement without heading; an exercise | a slide below that |
 | a verdict | under its figure |
 | prose | notes for the lecturer |
@@ -26,19 +26,24 @@ import nbformat
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
-_IN_THE_DECK = {
-    "&.jp-Deck .jp-CodeCell .jp-Cell-inputWrapper": {"display": "none"},
-    "&.jp-Deck .jp-OutputPrompt": {"display": "none"},
-    "&.jp-Deck .jp-RenderedHTMLCommon": {"fontSize": "150%"},
-    "&.jp-Deck .jp-RenderedImage img": {"width": "min(62vw, 100%)"},
-    # what is said rather than read
-    "&.jp-Deck .jp-RenderedMarkdown:has(> h2, > blockquote) > :is(p, ul, ol)"
-    ":not(:has(mjx-container[display='true']))": {"display": "none"},
+_HIDDEN = {"display": "none"}
+_ON_A_SLIDE = {
+    ".jp-CodeCell.jp-deck-mod-visible .jp-Cell-inputWrapper": _HIDDEN,
+    ".jp-deck-mod-visible .jp-OutputPrompt": _HIDDEN,
+    ".jp-deck-mod-visible .jp-RenderedHTMLCommon": {"fontSize": "150%"},
+    ".jp-deck-mod-visible .jp-RenderedHTMLCommon table": {"fontSize": "inherit"},
+    ".jp-deck-mod-visible .jp-RenderedImage img": {"width": "min(62vw, 100%)"},
+    # what is said about a statement, but for displayed formulas
+    **{
+        f".jp-deck-mod-visible .jp-RenderedMarkdown:has(> blockquote) > {prose}"
+        ":not(:has(mjx-container[display='true']))": _HIDDEN
+        for prose in ("p", "ul", "ol")
+    },
 }
-"""Styles as jupyterlab-fonts takes them, which comes with the deck: `&` is the notebook."""
+"""Styles as jupyterlab-fonts takes them, which comes with the deck; a comma would be misread."""
 
 _METADATA = {
-    "@deathbeds/jupyterlab-fonts": {"styles": _IN_THE_DECK},
+    "@deathbeds/jupyterlab-fonts": {"styles": _ON_A_SLIDE},
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
@@ -55,14 +60,16 @@ def tidied(notebook):
     notebook.metadata = nbformat.from_dict(_METADATA)
     for cell in notebook.cells:
         kept = {name: cell.metadata[name] for name in ("tags", "mystnb") if name in cell.metadata}
-        cell.metadata = nbformat.from_dict({**kept, "slideshow": {"slide_type": slide_type(cell)}})
+        if place := slide_type(cell):
+            kept["slideshow"] = {"slide_type": place}
+        cell.metadata = nbformat.from_dict(kept)
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if _WIDGET not in o.get("data", {})]
     return notebook
 
 
 def slide_type(cell) -> str:
-    """Return what a cell is in a talk: "slide", "subslide", "-", "notes" or "skip".
+    """Return what a cell is in a talk: "slide", "subslide", "notes", "skip", or "" on the last one.
 
     Args:
       cell: of a notebook, as nbformat reads it.
@@ -72,7 +79,7 @@ def slide_type(cell) -> str:
         if source == "claims.conclude()":
             return "slide"
         if "claims.verdict(" in source:
-            return "-"
+            return ""
         kinds = {kind for output in cell.outputs for kind in output.get("data", {})}
         has_widgets = "nbval-ignore-output" in cell.metadata.get("tags", [])
         return "subslide" if has_widgets or kinds & {"image/png", "text/html"} else "skip"

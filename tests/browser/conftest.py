@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import secrets
 import shutil
 import socket
@@ -57,15 +56,21 @@ def browser():
         browser.close()
 
 
-@pytest.fixture
-def page(browser):
-    """A page 1400 × 900 that raises at the end if a script in it has."""
+@contextlib.contextmanager
+def watched_page(browser):
+    """A page 1400 × 900; at the end, no script in it may have raised."""
     page = browser.new_page(viewport={"width": 1400, "height": 900})
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     yield page
     page.close()
     assert errors == []
+
+
+@pytest.fixture
+def page(browser):
+    with watched_page(browser) as page:
+        yield page
 
 
 def free_port() -> int:
@@ -93,9 +98,9 @@ def serving(command, url, folder):
 
 def answers(url) -> bool:
     try:
-        urllib.request.urlopen(url)
-    except urllib.error.HTTPError:
-        return True
+        urllib.request.urlopen(url).close()
+    except urllib.error.HTTPError as error:
+        error.close()
     except OSError:
         return False
     return True
@@ -162,6 +167,12 @@ class Notebook:
             text,
         )
 
+    def screenshot(self, name):
+        """Where a picture of the page is put, for whoever wants to look at it."""
+        folder = ROOT / "build" / "screenshots"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{name}.png"
+
 
 @pytest.fixture
 def open_notebook(page, lab):
@@ -172,7 +183,3 @@ def errors_of(cells) -> list:
     """What went wrong in cells, as the notebook shows it."""
     outputs = [output for cell in cells for output in cell["outputs"]]
     return [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
-
-
-def without_numbers(text) -> str:
-    return re.sub(r"[\d.]+", "", text)
