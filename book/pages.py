@@ -1,6 +1,7 @@
 """Pages that are written when the site is built: of notebooks, tables and the package's stub."""
 
 import ast
+import functools
 import itertools
 import json
 import re
@@ -14,6 +15,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 DATA = ROOT / "notebooks" / "data"
 PAGES = ["lecturers", "theorems", "verdicts", "figure2", "api", "bibliography"]
 
+NUMBER = re.compile(r"(Theorem|Lemma|Corollary) \d+\.\d+")
 KINDS = {  # of a box, by what stands in its head
     "theorem": r"^Theorem|, Theorem \d",
     "lemma": r"^Lemma",
@@ -71,60 +73,68 @@ def with_statements(stem: str, notebook: str) -> str:
     content = json.loads(notebook)
     _, labels = _sections()[stem]
     links = ", ".join(f"{{prf:ref}}`{label}`" for label in labels)
-    text = f"Statements: {links} of [Theorems](../book/theorems.md)."
+    text = f"On the page [Theorems](../book/theorems.md): {links}."
     cell = {"cell_type": "markdown", "metadata": {}, "source": text}
     content["cells"].insert(1, cell | {"id": "statements"})
     return json.dumps(content)
 
 
+@functools.cache
 def _sections():
     """The section of each notebook on the page, and the labels of its boxes."""
     seen, sections = {}, {}
     for path in NOTEBOOKS:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+        source = texts[0].strip().split("\n\n")[-1]
         for text in texts:
             if re.match(r"## The statements?\n", text):
-                source = texts[0].strip().split("\n\n")[-1]
-                sections[path.stem] = _section(path, source, text, seen)
+                sections[path.stem] = _section(path, source, text.splitlines()[1:], seen)
     return sections
 
 
-def _section(path, source, text, seen):
+def _section(path, source, lines, seen):
+    """One section; `seen` has the labels of the numbered statements that have a box already."""
     link = f"[notebook {path.stem[:2]}](../notebooks/{path.name})"
-    lines = [f"## {short(path.stem)}\n", f"Measured in {link}. {_cited(source)}\n"]
-    labels, repeats = [], False
-    rest = []
-    for quoted, group in itertools.groupby(text.splitlines()[1:], lambda line: line[:1] == ">"):
+    paper = re.search(r"arXiv:[\dv.]+\d", source).group()
+    prose, parts, labels = [], [], []
+    for quoted, group in itertools.groupby(lines, lambda line: line.startswith(">")):
         if not quoted:
-            rest.append(len(lines))
-            lines.append("\n".join(group))
+            prose.append(len(parts))
+            parts.append("\n".join(group))
             continue
-        box = "\n".join(line[1:].removeprefix(" ") for line in group)
-        head, body = re.match(r"(\*\*.+?\*\*(?: \([^)]*\))?)\.?\s+(.*)", box, re.DOTALL).groups()
-        head = head.replace("**", "").rstrip(".")
-        label = f"statement-{path.stem[:2]}-{len(labels) + 1}"
-        numbered = re.match(r"(Theorem|Lemma|Corollary) \d+\.\d+", head)
-        if numbered and numbered.group() in seen:
-            label, repeats = seen[numbered.group()], True
-            lines.append(f"{numbered.group()} is {{prf:ref}}`{label}`, with its hypotheses.\n")
-        else:
-            if numbered:
-                seen[numbered.group()] = label
-            lines.append(_box(head, f"{body}\n\nMeasured in {link}.", label))
-        labels.append(label)
-    if repeats:  # the notation and the hypotheses stand beside the box of the other notebook
-        for i in rest:
-            paragraphs = lines[i].split("\n\n")
-            lines[i] = "\n\n".join(p for p in paragraphs if p.strip().startswith("**")) + "\n"
-    return "\n".join(lines), labels
+        head, body = _statement(group)
+        number = NUMBER.match(head)
+        number = number and number.group()
+        if number in seen:
+            labels.append(seen[number])
+            parts.append(f"{number} and its hypotheses: {{prf:ref}}`{labels[-1]}`.\n")
+            continue
+        labels.append(f"statement-{path.stem[:2]}-{len(labels) + 1}")
+        if number:
+            seen[number] = labels[-1]
+            head = head.replace(number, f"{number} of {paper}")
+        parts.append(_box(head, f"{body}\n\nMeasured in {link}.", labels[-1]))
+    if any(not label.startswith(f"statement-{path.stem[:2]}") for label in labels):
+        # notation and hypotheses stand beside the box, in the section of another notebook
+        for i in prose:
+            kept = [p for p in parts[i].split("\n\n") if p.strip().startswith("**")]
+            parts[i] = "\n\n".join(kept) + "\n"
+    top = f"## {short(path.stem)}\n\nMeasured in {link}. {_cited(source)}\n"
+    return "\n".join([top, *parts]), labels
+
+
+def _statement(lines):
+    """The head of a block quote, without its stars, and what it says."""
+    block = "\n".join(line.removeprefix(">").removeprefix(" ") for line in lines)
+    head, body = re.match(r"(\*\*.+?\*\*(?: \([^)]*\))?)\.?\s+(.*)", block, re.DOTALL).groups()
+    return head.replace("**", "").rstrip("."), body
 
 
 def _box(head, body, label):
     kind = next((kind for kind, found in KINDS.items() if re.search(found, head)), "theorem")
-    title = re.sub(r" \((.*)\)$", r", \1", head).removeprefix("Theorem, ")
-    fence = "````"
-    return f"{fence}{{prf:{kind}}} {title}\n:label: {label}\n\n{body}\n{fence}\n"
+    title = re.sub(r" \((.*)\)$", r", \1", head).removeprefix("Theorem, ").removeprefix("Remark")
+    return f"````{{prf:{kind}}} {title}\n:label: {label}\n\n{body}\n````\n"
 
 
 def _cited(text):
