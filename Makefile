@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-quick reproduce execute clean-notebooks figure2 bombari22 bench lint lock clean .venv
+.PHONY: help lab test test-quick reproduce execute clean-notebooks figure2 bombari22 book bench lint lock clean .venv
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[.a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,10 @@ figure2: .venv ## measure both panels of Figure 2 of arXiv:2012.11654, resumable
 
 bombari22: .venv ## measure Figures 1 and 2 of arXiv:2205.10217, resumable: half an hour on two cores (TRIALS=2 for a look)
 	$(MEASURE) ntk_utils.bombari22 $(if $(TRIALS),--trials $(TRIALS))
+
+book: .venv ## build the site of all notebooks into build/site: offline, from their stored outputs, in a minute
+	JAX_PLATFORMS=cpu $(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env --conf-dir book . build/site
+	@echo "The start page is build/site/index.html"
 
 bench: .venv ## measure the speed of core and notebooks, as ratios within one run (PLATFORM=cuda on a GPU)
 	JAX_PLATFORMS=$(PLATFORM) $(BIN)/pytest tests/benchmarks --override-ini python_files='bench_*.py' --override-ini addopts= --benchmark-disable-gc --benchmark-columns min,median,rounds -s
