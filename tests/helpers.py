@@ -1,6 +1,9 @@
 """What several test files start from."""
 
 import contextlib
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -32,3 +35,16 @@ def compilations():
         yield events
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def build_site(folder):
+    """Build the site of all notebooks into a folder; a warning fails."""
+    command = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going"]
+    result = subprocess.run(
+        [*command, "--conf-dir", "book", ".", folder],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    return folder

@@ -2,12 +2,11 @@
 
 import importlib.util
 import re
-import subprocess
-import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from helpers import build_site
 from test_layout import stub
 from test_notebooks import NOTEBOOKS, cells, for_each_notebook, source
 
@@ -21,13 +20,7 @@ LOADED = {"img": "src", "script": "src", "link": "href", "iframe": "src", "sourc
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The folder of the site, built without a warning."""
-    folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going"]
-    result = subprocess.run(
-        [*command, "--conf-dir", "book", ".", folder], cwd=ROOT, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
-    return folder
+    return build_site(tmp_path_factory.mktemp("site"))
 
 
 @pytest.fixture(scope="module")
