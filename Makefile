@@ -33,6 +33,9 @@ lab: .venv ## open JupyterLab on the first notebook (more options: LAB_FLAGS="--
 test: .venv ## run every check: unit tests, doctests, all notebooks against their stored outputs, coverage
 	JAX_PLATFORMS=cpu OPENBLAS_NUM_THREADS=1 TQDM_DISABLE=1 $(BIN)/pytest --numprocesses 2 --dist loadscope --cov=ntk_utils --cov-config=pyproject.toml $(PYTEST_FLAGS)
 
+test-quick: .venv ## run the unit tests of the rooms that notebooks 00 to 07 need, in a minute or two
+	JAX_PLATFORMS=cpu OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -p no:nbval --numprocesses 2 --override-ini addopts=--jaxtyping-packages=ntk_utils,beartype.beartype $(QUICK)
+
 reproduce: .venv ## execute all notebooks headless into build/, print a line a claim (SEEDS="0 1 2" for other draws)
 	$(BIN)/python -m ntk_utils.lab.reproduce $(if $(SEED)$(SEEDS),--seeds $(SEED) $(SEEDS) --) $(NOTEBOOKS)
 

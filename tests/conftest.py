@@ -7,6 +7,7 @@ import lectures
 import nbval.kernel
 import nbval.plugin
 import pytest
+from helpers import CHROMIUM
 
 import ntk_utils  # noqa: F401  (switches JAX's 64-bit mode on)
 from ntk_utils.lab._jupyter import FileKernelManager
@@ -33,7 +34,9 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Print how long each notebook took, the start of its kernel included."""
+    """Print how long each notebook took, the start of its kernel included; and what was skipped."""
+    if not CHROMIUM:
+        terminalreporter.write_line("tests/browser was skipped: no chromium on the PATH")
     seconds = collections.Counter()
     for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
         path = getattr(report, "nodeid", "").partition("::")[0]

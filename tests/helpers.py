@@ -1,6 +1,7 @@
 """What several test files start from."""
 
 import contextlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from ntk_utils import Network, SmoothedLeakyReLU, gaussian, init_params
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+"""The browser of tests/browser, if there is one."""
 
 SMOOTH = [jnp.tanh, jax.nn.sigmoid, SmoothedLeakyReLU(0.3, 2.0)]
 """Activations beside the ReLU: odd, of σ(0) ≠ 0, and unbounded."""

@@ -1,11 +1,12 @@
 """Notebooks in a real JupyterLab: they run, and what one moves is seen to move."""
 
+import sys
 import urllib.error
 import urllib.request
 
 import numpy as np
 import pytest
-from conftest import Notebook, errors_of, watched_page
+from browsing import Notebook, errors_of, free_port, serving, watched_page
 
 LATENCY = """() => {
     window.latencies = [];
@@ -199,3 +200,19 @@ ON_THE_SLIDE = """() => {
         text: shown.map(cell => cell.innerText).join(' ').slice(0, 2000),
     };
 }"""
+
+
+@pytest.mark.slow
+def test_the_explorer_works_under_voila(page, workspace):
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "voila", "15-explorer.ipynb", "--no-browser", f"--port={port}"]
+    with serving(command, f"{url}/voila/static/none", workspace / "notebooks"):
+        page.goto(url, timeout=120_000)
+        page.locator(".widget-image").wait_for(timeout=120_000)
+        before = page.locator(".widget-image").get_attribute("src")
+        page.locator(".widget-toggle-button", has_text="spectrum").first.click()
+        page.wait_for_function(
+            "before => document.querySelector('.widget-image').src !== before", arg=before
+        )
+        assert page.locator(".jp-InputArea-editor").count() == 0
