@@ -11,6 +11,9 @@ PYTHON_VERSION := $(shell $(PYTHON) -c 'import platform; print(platform.python_v
 INSTALLED := .venv/.installed-$(PYTHON_VERSION)
 PLATFORM ?= cpu
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+QUICK := $(addprefix tests/,test_layout.py test_data.py test_spectra.py \
+	bounds/test_hermite.py bounds/test_limiting.py bounds/test_empirical.py bounds/test_features.py \
+	lab/test_exponents.py lab/test_claims.py lab/test_plotting.py lab/test_live.py)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # what is imported is compiled once: the installation leaves it to the first import
 unexport PYTHONDONTWRITEBYTECODE
@@ -19,7 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help lab test test-quick reproduce execute clean-notebooks figure2 bombari22 book bench lint lock clean .venv
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[.a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[.a-z0-9-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # compiled programs are kept: a notebook that is run again does not wait for the same ones
 lab reproduce figure2 bombari22: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/build/compiled
@@ -33,8 +36,8 @@ lab: .venv ## open JupyterLab on the first notebook (more options: LAB_FLAGS="--
 test: .venv ## run every check: unit tests, doctests, all notebooks against their stored outputs, coverage
 	JAX_PLATFORMS=cpu OPENBLAS_NUM_THREADS=1 TQDM_DISABLE=1 $(BIN)/pytest --numprocesses 2 --dist loadscope --cov=ntk_utils --cov-config=pyproject.toml $(PYTEST_FLAGS)
 
-test-quick: .venv ## run the unit tests of the rooms that notebooks 00 to 07 need, in a minute or two
-	JAX_PLATFORMS=cpu OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -p no:nbval --numprocesses 2 --override-ini addopts=--jaxtyping-packages=ntk_utils,beartype.beartype $(QUICK)
+test-quick: .venv ## run the unit tests of data, bounds and claims alone: a minute or two
+	JAX_PLATFORMS=cpu OPENBLAS_NUM_THREADS=1 $(BIN)/pytest --quiet --numprocesses 2 $(QUICK)
 
 reproduce: .venv ## execute all notebooks headless into build/, print a line a claim (SEEDS="0 1 2" for other draws)
 	$(BIN)/python -m ntk_utils.lab.reproduce $(if $(SEED)$(SEEDS),--seeds $(SEED) $(SEEDS) --) $(NOTEBOOKS)
