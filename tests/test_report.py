@@ -1,4 +1,5 @@
 import itertools
+import re
 import warnings
 
 import jax
@@ -157,6 +158,70 @@ def test_the_report_of_500_digits_has_a_width_below_their_number():
     assert 64 < report.width <= 500
     limit = report.table.loc[np.inf]
     assert limit.lambda_min / 4 < limit.lower <= limit.lambda_min
+
+
+def test_widths_are_printed_as_integers_and_infinity_as_such(key):
+    report = conditioning_report(uniform_sphere(key, 20, 10), seeds=[0])
+    printed = [*["3", "5", "10", "20", "40"][: len(report.table) - 1], "∞"]
+    table = str(report).partition("\n\n")[2].splitlines()[2:]
+    assert [line.split()[0] for line in table] == printed
+    html = report._repr_html_().rpartition("<table")[2]
+    assert re.findall("<th>(.*)</th>", html)[-len(printed) :] == printed
+    assert report.table.index[-1] == np.inf  # a number still
+
+
+# --- the time that it takes -----------------------------------------------------------------------
+
+
+def test_the_progress_bar_shows_when_asked_for_and_changes_no_number(key, capsys, monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE")  # of these tests
+    monkeypatch.setattr(ntk_utils.report, "_PATIENCE", 0)
+    x = uniform_sphere(key, 20, 10)
+    silent = conditioning_report(x, progress=False)
+    assert capsys.readouterr().err == ""
+    shown = conditioning_report(x)
+    bar = capsys.readouterr().err
+    assert "conditioning_report: 100%" in bar
+    assert f"width {shown.draws.width.max()}" in bar
+    pd.testing.assert_frame_equal(shown.table, silent.table, check_exact=True)
+
+
+def test_many_samples_are_told_beforehand_how_long_it_takes(key, capsys, monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE")
+    monkeypatch.setattr(ntk_utils.report, "_PATIENCE", 0)
+    monkeypatch.setattr(ntk_utils.report, "_LONG", 20)
+    monkeypatch.setattr(ntk_utils.report, "_multiplications_a_second", lambda: 1e5)
+    conditioning_report(uniform_sphere(key, 20, 10), seeds=[0])
+    # 400 (20 + 15000) for the limit, 400 (2 n + 20 + 2000) for n = 3, 5, 10, and 20 more from
+    # n = 20 to 320 on
+    assert "about 90 s to width 20, at most 2 min: " in capsys.readouterr().err
+    conditioning_report(uniform_sphere(key, 19, 10), seeds=[0])
+    assert "about" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "1 s"), (94.0, "90 s"), (95.0, "2 min"), (700.0, "10 min"), (6000.0, "2 h")],
+)
+def test_an_estimate_has_one_digit(seconds, text):
+    assert ntk_utils.report._rounded(seconds) == text
+
+
+def test_the_machine_multiplies_at_least_a_million_numbers_a_second():
+    assert 1e6 < ntk_utils.report._multiplications_a_second(100) < 1e14
+
+
+def test_a_large_singular_kernel_is_not_reduced_to_tridiagonal_form(key, monkeypatch):
+    def fails(_):
+        raise AssertionError
+
+    monkeypatch.setattr(ntk_utils.spectra, "_by_tridiagonal_form", fails)
+    x = np.array(gaussian(key, 520, 5))
+    x[7] = x[3]
+    with pytest.warns(RepeatedRowWarning):
+        report = conditioning_report(x, seeds=[0])
+    assert report.table.lambda_min[np.inf] == 0
+    assert report.draws.lambda_min.tolist() == [0]
 
 
 # --- singular limits ------------------------------------------------------------------------------

@@ -8,8 +8,6 @@ arXiv:2012.11654v5): its constants are unspecified, so it predicts how λ_min sc
 it is.
 """
 
-import functools
-import operator
 from typing import NamedTuple, SupportsIndex
 
 import jax
@@ -23,13 +21,12 @@ from ntk_utils._checks import checked
 from ntk_utils._scale import without_scale
 from ntk_utils.bounds.hermite import hermite_coefficient
 from ntk_utils.kernels import (
-    gram_tiles,
+    kernel_and_factors,
     layer_ntks,
     layer_products,
     limiting_layer_ntks,
     limiting_ntk,
     row_blocks,
-    whole,
 )
 from ntk_utils.networks import (
     Network,
@@ -86,8 +83,7 @@ def sandwich(params: Params, x: Float[ArrayLike, "N d"]) -> Sandwich:
     """
     x, exponent = without_scale(x)
     scale = np.ldexp(1.0, 2 * exponent)  # K̄ is homogeneous in x, of degree 2
-    k, grams, rows = without_compiling(_kernel_and_factors, params, x, row_blocks(len(x)))
-    feature_factors, gradient_factors = _smallest(params, grams, rows)
+    k, feature_factors, gradient_factors = kernel_and_schur_factors(params, x)
     return Sandwich(
         lower=float(feature_factors @ gradient_factors * scale),
         lambda_min=float(smallest_eigenvalue(k) * scale),
@@ -118,18 +114,10 @@ def schur_terms(params: Params, x: Float[ArrayLike, "N d"]) -> Float[np.ndarray,
     return np.ldexp(np.prod(factors, axis=0), 2 * exponent)
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def _kernel_and_factors(params, x, blocks):
-    """K̄, and what `_factors` returns, with every Gram matrix formed once."""
-    f, b = features_and_backward(params, x)
-    grams = [gram_tiles(f_k, blocks) for f_k in f]
-    terms = [
-        map(operator.mul, gram, gram_tiles(b_k, blocks)) for gram, b_k in zip(grams, b, strict=True)
-    ]
-    k = whole([sum(tiles) for tiles in zip(*terms, strict=True)])
-    has_full_rank = [f_k.shape[1] >= len(x) for f_k in f]
-    kept = [whole(gram) if full else None for gram, full in zip(grams, has_full_rank, strict=True)]
-    return k, kept, [(b_k**2).sum(axis=1) for b_k in b]
+def kernel_and_schur_factors(params, x):
+    """K̄ and the two Schur factors of every layer, in one pass through the network; unchecked."""
+    k, grams, rows = without_compiling(kernel_and_factors, params, x, row_blocks(len(x)))
+    return k, *_smallest(params, grams, rows)
 
 
 @jax.jit
