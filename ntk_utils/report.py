@@ -22,10 +22,10 @@ from matplotlib.axes import Axes
 from ntk_utils import _checks
 from ntk_utils._checks import checked
 from ntk_utils._progress import progress_bar
-from ntk_utils._scale import polar
+from ntk_utils._scale import exponent_of, polar, without_scale
 from ntk_utils.bounds.empirical import kernel_and_schur_factors
 from ntk_utils.bounds.limiting import limiting_lower_bound
-from ntk_utils.data import parallel_pairs, separation
+from ntk_utils.data import DataWarning, parallel_pairs, separation
 from ntk_utils.kernels import limiting_ntk
 from ntk_utils.lab import plotting
 from ntk_utils.lab.sweep import sweep
@@ -38,6 +38,10 @@ _WIDEST = 16
 _SINGULAR = 1e-10
 """A limit whose λ_min is this small a share of its diagonal counts as singular."""
 
+_DOMINANT = 0.99
+"""A column with this share of ‖x_i‖², in the mean, decides alone: the others turn a sample by an
+angle of 0.1 from its axis (root mean square), and cosines between samples are near ±1."""
+
 _LONG = 1000
 """From this many samples on the progress bar begins with an estimate."""
 
@@ -45,20 +49,12 @@ _PATIENCE = 1.0
 """After so many seconds the progress bar shows."""
 
 
-class DataWarning(UserWarning):
-    """Something about the data that makes the kernel singular, or a column useless.
-
-    Attributes:
-      indices: the columns, or the pairs of rows, that are concerned.
-    """
-
-    def __init__(self, message: str, indices: list):
-        super().__init__(message)
-        self.indices = indices
-
-
 class ConstantColumnWarning(DataWarning):
     """Columns with one value only; centring makes them 0. `indices` lists them."""
+
+
+class DominantColumnWarning(DataWarning):
+    """A column that decides the directions of the samples, and so the kernel. `indices` is [it]."""
 
 
 class RepeatedRowWarning(DataWarning):
@@ -175,11 +171,15 @@ def conditioning_report(
     Returns: tables, the smallest width, and a figure.
 
     Raises:
-      ValueError, TypeError: fewer than two samples, entries that are not finite, widths that do not
-        start with d or have no hidden layer, a sample that is 0 after scaling, an unknown scale.
+      ValueError, TypeError: fewer than two samples, entries that are not finite, or whose squares
+        are not while they are taken as they are, widths that do not start with d or have no hidden
+        layer, a sample that is 0 after scaling, an unknown scale.
 
     Warns:
       ConstantColumnWarning: some columns have one value only.
+      DominantColumnWarning: after scaling, a column carries 99 % of ‖x_i‖² in the mean over the
+        samples, as one does that spans many orders of magnitude: the kernel depends on the
+        directions of the samples, and those are all near its axis.
       RepeatedRowWarning: some rows point the same way, so that λ_min = 0.
     """
     x = np.asarray(x, dtype=np.float64)
@@ -218,22 +218,41 @@ def conditioning_report(
 
 def _scaled(x: np.ndarray, scale: str) -> np.ndarray:
     """The samples as `scale` asks; warns of constant columns, raises if a sample is 0."""
-    constant = np.flatnonzero(np.ptp(x, axis=0) == 0).tolist()
+    constant = np.flatnonzero((x == x[0]).all(axis=0)).tolist()
     if constant:
         message = f"x: columns {_listed(constant)} have one value only"
         warnings.warn(ConstantColumnWarning(message, constant), stacklevel=4)
     if scale == "sphere":
+        x, _ = without_scale(x)  # the difference of two large numbers may be none
         size = np.abs(x).max(axis=0)
         x = x - x.mean(axis=0)
         # what is left may be the rounding of the mean
         x[np.abs(x) <= 2 * len(x) * np.finfo(np.float64).eps * size] = 0.0
+    elif abs(exponent_of(np.abs(x))) > 500:
+        raise ValueError(
+            "x: expected entries whose squares are numbers, or scale='sphere', "
+            f"got a largest one of {np.abs(x).max():.3g}"
+        )
     norms, u = polar(x)
     if not norms.all():
         at_zero = np.flatnonzero(norms == 0).tolist()
         raise ValueError(
             f"x: expected samples other than 0 (after scaling), got zero rows {_listed(at_zero)}"
         )
+    _warn_of_a_dominant_column(u)
     return math.sqrt(x.shape[1]) * u if scale == "sphere" else x
+
+
+def _warn_of_a_dominant_column(u: np.ndarray) -> None:
+    shares = np.square(u).mean(axis=0)
+    column = int(np.argmax(shares))
+    if len(shares) > 1 and shares[column] > _DOMINANT:
+        message = (
+            f"x: column {column} carries {shares[column]:.1%} of the squared norm of a sample (in "
+            "the mean), so the kernel depends on little else; its logarithm, or columns of the "
+            "same variance, would let the others count"
+        )
+        warnings.warn(DominantColumnWarning(message, [column]), stacklevel=5)
 
 
 def _repeated_rows(x: np.ndarray) -> list[tuple[int, int]]:

@@ -13,6 +13,7 @@ import ntk_utils
 from ntk_utils import (
     ConstantColumnWarning,
     DataWarning,
+    DominantColumnWarning,
     RepeatedRowWarning,
     conditioning_report,
     digits,
@@ -117,6 +118,31 @@ def test_constant_columns_are_warned_of_by_index_and_do_no_harm(key):
     assert caught[0].message.indices == [1, 4]
     assert issubclass(ConstantColumnWarning, DataWarning)
     assert report.width is not None
+
+
+@pytest.mark.parametrize("scale", ["sphere", "none"])
+def test_a_column_of_many_orders_of_magnitude_is_warned_of_by_index(scale, key):
+    x = np.array(gaussian(key, 20, 5))
+    x[:, 2] = 10 * np.sign(x[:, 2])  # a share of about 100/104
+    conditioning_report(x, scale=scale, seeds=[0])  # warnings are errors
+    x[:, 2] *= 10.0 ** np.linspace(1, 3, 20)
+    with pytest.warns(DominantColumnWarning, match=r"column 2 carries (99\.\d|100\.0)%") as caught:
+        conditioning_report(x, scale=scale, seeds=[0])
+    assert caught[0].message.indices == [2]
+    assert issubclass(DominantColumnWarning, DataWarning)
+
+
+def test_a_single_column_dominates_nothing():
+    assert conditioning_report([[1.0], [-2.0]], scale="none", seeds=[0]).draws is not None
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-200, 1e200, 1.7e308])
+def test_samples_of_any_scale_have_the_report_of_their_directions(size):
+    x = np.random.default_rng(0).uniform(-1, 1, size=(8, 4))
+    expected = conditioning_report(x, seeds=[0])
+    found = conditioning_report(size * x, seeds=[0])
+    np.testing.assert_allclose(found.table, expected.table, rtol=1e-6)
+    assert found.width == expected.width
 
 
 def test_scaling_to_the_sphere_centres_columns_and_scales_rows(key):
