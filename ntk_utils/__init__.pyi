@@ -55,6 +55,9 @@ from .bounds.lipschitz import ascend_jacobian_norms as ascend_jacobian_norms
 from .bounds.lipschitz import feature_jacobian_norms_squared as feature_jacobian_norms_squared
 from .bounds.lipschitz import lipschitz_product_squared as lipschitz_product_squared
 from .bounds.lipschitz import nguyen21_lipschitz_squared_upper as nguyen21_lipschitz_squared_upper
+from .data import DataWarning as DataWarning
+from .data import HeaderWarning as HeaderWarning
+from .data import RowNumberWarning as RowNumberWarning
 from .data import digit_labels as digit_labels
 from .data import digits as digits
 from .data import gaussian as gaussian
@@ -90,7 +93,7 @@ from .operators import ntk_solve as ntk_solve
 from .operators import trace_of_square as trace_of_square
 from .report import ConditioningReport as ConditioningReport
 from .report import ConstantColumnWarning as ConstantColumnWarning
-from .report import DataWarning as DataWarning
+from .report import DominantColumnWarning as DominantColumnWarning
 from .report import RepeatedRowWarning as RepeatedRowWarning
 from .report import conditioning_report as conditioning_report
 from .spectra import conditioning as conditioning

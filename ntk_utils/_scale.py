@@ -20,7 +20,17 @@ def polar(x) -> tuple[np.ndarray, np.ndarray]:
 def without_scale(array) -> tuple[np.ndarray, int]:
     """The array over 2^e, its largest entry then in [1/2, 1), and e; exact, and (0, 0) for 0."""
     array = np.asarray(array)
-    exponent = math.frexp(max(array.max(), -array.min()))[1]
+    exponent = exponent_of(array)
+    return over_power_of_two(array, exponent), exponent
+
+
+def exponent_of(array: np.ndarray) -> int:
+    """The e of `without_scale`."""
+    return math.frexp(max(array.max(), -array.min()))[1]
+
+
+def over_power_of_two(array: np.ndarray, exponent: int, **options) -> np.ndarray:
+    """The array over 2^e, with the options of a ufunc."""
     if abs(exponent) < 1000:  # the product with a power of two is exact, and much faster
-        return array * math.ldexp(1.0, -exponent), exponent
-    return np.ldexp(array, -exponent), exponent
+        return np.multiply(array, math.ldexp(1.0, -exponent), **options)
+    return np.ldexp(array, -exponent, **options)

@@ -1,8 +1,13 @@
 """Samplers and real data, scaled as the theorems ask (‖x‖ ≈ √d), and checks of their hypotheses."""
 
+import csv
+import io
 import math
 import os
+import re
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -84,7 +89,34 @@ def _digit_data(n: int):
     return data
 
 
-def read_data(path, *, columns: Sequence[str] | None = None) -> Float[np.ndarray, "N d"]:
+class DataWarning(UserWarning):
+    """Something about the data that is hardly meant, or that makes the kernel singular.
+
+    Attributes:
+      indices: the columns, or the rows, or the pairs of rows, that are concerned.
+    """
+
+    def __init__(self, message: str, indices: list):
+        super().__init__(message)
+        self.indices = indices
+
+
+class RowNumberWarning(DataWarning):
+    """Columns that count the rows, which are no coordinates. `indices` lists them."""
+
+
+class HeaderWarning(DataWarning):
+    """A first line of numbers that is read as a sample, but looks like a header: [0]."""
+
+
+def read_data(
+    path,
+    *,
+    columns: Sequence[str] | None = None,
+    sep: str | None = None,
+    decimal: str | None = None,
+    header: bool | None = None,
+) -> Float[np.ndarray, "N d"]:
     """Read a table of numbers from a CSV file: one row a sample, one column a coordinate.
 
     A first line without any number, or with the numbers 0, 1, …, d-1, is taken as the header. A
@@ -94,64 +126,162 @@ def read_data(path, *, columns: Sequence[str] | None = None) -> Float[np.ndarray
       path: the file, a path or an open text file.
       columns: names of the columns to keep, from the header; by default all. Leave out labels and
         row numbers: they are no coordinates.
+      sep: the character between two columns; by default a tab, a semicolon, a comma or a blank, the
+        first of these that the second line has.
+      decimal: "." or ","; by default the comma where it stands in numbers, is not `sep`, and no
+        number has a point.
+      header: whether the first line is the header; by default as above.
 
     Returns: the samples, shape (N, d), N >= 2, as they stand in the file.
 
     Raises:
-      ValueError: an entry is text, missing or infinite (with its row and column, counted from 0
-        after the header); fewer than two rows; an unknown column name.
+      ValueError: an entry is text, missing or infinite (with its line, as an editor counts them,
+        and its column, by name, or counted from 0 where there is no header); lines of different
+        lengths; fewer than two rows; an unknown column name; a `sep` or `decimal` that cannot be.
       FileNotFoundError: there is no such file.
+
+    Warns:
+      RowNumberWarning: a column holds the numbers 0, 1, …, N-1 or 1, 2, …, N.
+      HeaderWarning: the first line is read as a sample, but its numbers go up or down in equal
+        steps, as years do, and each lies outside of what the others of its column span.
     """
     if not (isinstance(path, str | os.PathLike) or hasattr(path, "read")):
         raise TypeError(f"path: expected a path or an open file, got {type(path).__name__}")
     if columns is not None and isinstance(columns, str):
         raise TypeError(f"columns: expected a sequence of names, got {columns!r}")
-    try:
-        text = pd.read_csv(
-            path,
-            header=None,
-            dtype=str,
-            skipinitialspace=True,
-            keep_default_na=False,  # a column may be called NA
-            na_values=[""],
-        )
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"path: expected a CSV file of numbers, got {str(error).strip()}"
-        ) from error
-    text = _with_header(text)
+    if sep is not None and not (isinstance(sep, str) and len(sep) == 1):
+        raise ValueError(f"sep: expected one character, got {sep!r}")
+    if decimal not in (None, ".", ",") or (decimal is not None and decimal == sep):
+        raise ValueError(f"decimal: expected '.' or ',', and not sep, got {decimal!r}")
+    if not (header is None or isinstance(header, bool)):
+        raise TypeError(f"header: expected True, False or None, got {header!r}")
+
+    lines = _lines(path)
+    sep = _separator(lines) if sep is None else sep
+    text = _table(lines, sep)
+    decimal = _decimal(text, sep) if decimal is None else decimal
+    text = _with_header(text, decimal, header)
     if columns is not None:
         missing = [name for name in columns if name not in text]
         if missing:
             raise ValueError(f"columns: expected names among {list(text)}, got {missing}")
         text = text[list(columns)]
-    return _numbers(text.reset_index(drop=True))
+    x = _numbers(text, sep, decimal)
+    _warn_of_row_numbers(text, x)
+    if header is None and isinstance(text.columns, pd.RangeIndex):
+        _warn_of_a_header(x)
+    return x
 
 
-def _with_header(text: pd.DataFrame) -> pd.DataFrame:
+def _lines(path) -> list[str]:
+    try:
+        content = path.read() if hasattr(path, "read") else Path(path).read_bytes()
+        if isinstance(content, bytes):
+            content = content.decode("utf-8-sig")  # spreadsheets put a mark first
+    except UnicodeDecodeError as error:
+        raise ValueError(f"path: expected a CSV file of numbers, got {error}") from error
+    lines = list(io.StringIO(content, newline=""))
+    if not any(map(str.strip, lines)):
+        raise ValueError("path: expected a CSV file of numbers, got an empty file")
+    return lines
+
+
+def _separator(lines: list[str]) -> str:
+    """What separates the columns; csv.Sniffer takes the comma of 1,5;2,5 for it."""
+    # a name may have any character, a number none of these but a decimal comma
+    line = [line for line in lines if line.strip()][:2][-1]
+    outside_quotes = re.sub('"[^"]*"', "", line).strip(" \r\n")
+    return next((sep for sep in "\t;, " if sep in outside_quotes), ",")
+
+
+def _table(lines: list[str], sep: str) -> pd.DataFrame:
+    """The entries as text, a row for each line that is not blank, under its number in the file."""
+    reader = csv.reader(lines, delimiter=sep, skipinitialspace=True)
+    try:
+        found = [(reader.line_num, row) for row in reader if row not in ([], [""])]
+    except csv.Error as error:
+        raise ValueError(f"path: expected a CSV file of numbers, got {error}") from error
+    numbers, rows = zip(*found, strict=True)
+    d = len(rows[0])
+    for line, row in found:
+        if len(row) != d:
+            raise ValueError(
+                f"path: expected as many entries in every line as in line {numbers[0]}, {d}, "
+                f"got {len(row)} in line {line} (read with sep={sep!r})"
+            )
+    return pd.DataFrame(rows, index=numbers, dtype=object).map(str.strip)
+
+
+def _decimal(text: pd.DataFrame, sep: str) -> str:
+    """The comma where it stands in numbers, below the first line, and no point does."""
+    if sep == ",":
+        return "."
+    entries = [entry for row in text.to_numpy()[1:] for entry in row]
+    numbers = [entry for entry in entries if re.fullmatch(r"[-+\d.,eE]+", entry)]
+    has_comma, has_point = (any(mark in number for number in numbers) for mark in ",.")
+    return "," if has_comma and not has_point else "."
+
+
+_SWAPPED = str.maketrans(",.", ".,")
+
+
+def _as_numbers(entries: pd.Series, decimal: str) -> pd.Series:
+    """The entries of a row or column; nan where one is no number."""
+    if decimal == ",":
+        entries = entries.map(lambda entry: entry.translate(_SWAPPED))
+    return pd.to_numeric(entries, errors="coerce")
+
+
+def _with_header(text: pd.DataFrame, decimal: str, header: bool | None) -> pd.DataFrame:
     """Name the columns as the first line does, if it is a header."""
     names = text.iloc[0]
-    has_row_numbers = pd.isna(names.iloc[0])  # as pandas writes them: in a column without a name
-    numbers = pd.to_numeric(names.iloc[int(has_row_numbers) :], errors="coerce")
-    if numbers.notna().any() and (numbers != np.arange(len(numbers))).any():
+    has_row_numbers = names.iloc[0] == ""  # as pandas writes them: in a column without a name
+    if header is None:
+        numbers = _as_numbers(names.iloc[int(has_row_numbers) :], decimal)
+        header = numbers.isna().all() or (numbers == np.arange(len(numbers))).all()
+    if not header:
         return text
-    named = text.iloc[1:].set_axis(names.astype(str).str.strip(), axis="columns")
-    return named.iloc[:, int(has_row_numbers) :]
+    return text.iloc[1:].set_axis(names, axis="columns").iloc[:, int(has_row_numbers) :]
 
 
-def _numbers(text: pd.DataFrame) -> np.ndarray:
-    x = text.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
+def _numbers(text: pd.DataFrame, sep: str, decimal: str) -> np.ndarray:
+    x = text.apply(_as_numbers, decimal=decimal).to_numpy(dtype=np.float64)
     bad = np.argwhere(~np.isfinite(x))
     if len(bad):
         row, column = bad[0]
         more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
         raise ValueError(
             "path: expected a finite number in every entry, "
-            f"got {text.iat[row, column]!r} in row {row}, column {text.columns[column]}{more}"
+            f"got {text.iat[row, column]!r} in line {text.index[row]}, column "
+            f"{text.columns[column]}{more} (read with sep={sep!r}, decimal={decimal!r})"
         )
     if len(x) < 2:
         raise ValueError(f"path: expected at least two rows of numbers, got {len(x)}")
     return x
+
+
+def _warn_of_row_numbers(text: pd.DataFrame, x: np.ndarray) -> None:
+    n_samples, d = x.shape
+    counted = x - np.arange(n_samples)[:, None]
+    counts = (counted == counted[0]).all(axis=0) & np.isin(counted[0], [0, 1])
+    if counts.any() and d > 1 and n_samples > 2:  # the only column is the data
+        columns = np.flatnonzero(counts).tolist()
+        named = ", ".join(str(text.columns[j]) for j in columns)
+        message = f"path: column {named} counts the rows and is no coordinate: leave it out"
+        warnings.warn(RowNumberWarning(message, columns), stacklevel=3)
+
+
+def _warn_of_a_header(x: np.ndarray) -> None:
+    first, others = x[0], x[1:]
+    steps = np.diff(first)
+    is_counting = (first % 1 == 0).all() and steps.any() and (steps == steps[0]).all()
+    is_outside = (first < others.min(axis=0)) | (first > others.max(axis=0))
+    if is_counting and is_outside.all() and len(others) > 1:
+        message = (
+            "path: the first line is read as a sample, but looks like a header: "
+            "say header=True, or header=False"
+        )
+        warnings.warn(HeaderWarning(message, [0]), stacklevel=3)
 
 
 class Scaling(NamedTuple):

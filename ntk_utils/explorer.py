@@ -30,7 +30,7 @@ from ntk_utils.data import digit_labels, digits, gaussian, read_data, uniform_sp
 from ntk_utils.kernels import empirical_ntk, wide_layer_ntks
 from ntk_utils.lab import plotting
 from ntk_utils.networks import Network, feature_matrices, features_and_backward, init_params
-from ntk_utils.report import _scaled
+from ntk_utils.report import scaled
 from ntk_utils.spectra import rounding_error, smallest_eigenvalue, spectrum
 from ntk_utils.training import frozen_residuals
 
@@ -134,7 +134,7 @@ def read(path) -> Float[np.ndarray, "N d"]:
     Raises:
       ValueError: as `read_data` does; a row that is the mean of all rows.
     """
-    return _scaled(read_data(path), "sphere")
+    return scaled(read_data(path), "sphere")
 
 
 def drawn(settings: Settings) -> tuple[Network, np.ndarray, tuple[np.ndarray, ...]]:

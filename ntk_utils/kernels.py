@@ -77,8 +77,7 @@ def layer_ntks(
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _empirical_ntk(params, x, blocks, activation):
-    terms = _layer_terms(params, x, blocks, activation)
-    return whole([functools.reduce(operator.iadd, tiles) for tiles in zip(*terms, strict=True)])
+    return _sum_of_terms(_layer_terms(params, x, blocks, activation))
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
@@ -87,11 +86,39 @@ def _layer_ntks(params, x, blocks, activation):
     return x.__array_namespace__().stack(terms)
 
 
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def kernel_and_factors(params, x, blocks, activation):
+    """K̄, F_k F_kᵀ (None where n_k < N), ‖(B_{k+1})_i:‖² for every i; k = 0, …, L-1.
+
+    Every Gram matrix is formed once.
+    """
+    xp, terms, grams, rows = x.__array_namespace__(), [], [], []
+    pairs = _gram_pairs(params, x, blocks, activation)
+    for w, (gram_f, gram_b) in zip(reversed(params), pairs, strict=True):
+        grams.append(whole(gram_f) if len(w) >= len(x) else None)
+        rows.append(xp.ones_like(x[:, 0]) if gram_b is None else _diagonal(gram_b))
+        terms.append(_product(gram_b, gram_f))
+    return _sum_of_terms(terms[::-1]), grams[::-1], rows[::-1]
+
+
 def _layer_terms(params, x, blocks, activation):
     """The terms (F_k F_kᵀ) ∘ (B_{k+1} B_{k+1}ᵀ), k = 0, …, L-1, each as a list of tiles."""
+    pairs = _gram_pairs(params, x, blocks, activation)
+    return [_product(gram_b, gram_f) for gram_f, gram_b in pairs][::-1]
+
+
+def _sum_of_terms(terms):
+    return whole([functools.reduce(operator.iadd, tiles) for tiles in zip(*terms, strict=True)])
+
+
+def _gram_pairs(params, x, blocks, activation):
+    """The tiles of F_k F_kᵀ and of B_{k+1} B_{k+1}ᵀ, from k = L-1 down to 0; none is kept here.
+
+    B_L B_Lᵀ = 1 1ᵀ is not formed, but None.
+    """
     gram_f, f, of_layers = _forward(params, x, blocks, activation)
     b, b_times_w = x.__array_namespace__().ones_like(x[:, :1]), None
-    terms = [_product(gram_f[-1], gram_tiles(b, blocks))]
+    yield gram_f.pop(), None
     for k in range(len(params) - 1, 0, -1):  # here b is B_{k+1}, or b_times_w is B_{k+1} W_{k+1}ᵀ
         w_in, w_out = params[k - 1 : k + 1]
         if of_layers[k] is None:
@@ -101,8 +128,7 @@ def _layer_terms(params, x, blocks, activation):
         else:
             b = of_layers[k] * (b @ w_out.T if b_times_w is None else b_times_w)
             gram_b, b_times_w = gram_tiles(b, blocks), None
-        terms.append(_product(gram_f[k - 1], gram_b))
-    return terms[::-1]
+        yield gram_f.pop(), gram_b
 
 
 def _forward(params, x, blocks, activation):
@@ -146,8 +172,14 @@ def gram_tiles(a, blocks):
 
 
 def _product(a, b):
-    """A ∘ B by tiles, in place of A where it is NumPy's."""
-    return list(map(operator.imul, a, b))
+    """A ∘ B by tiles, in place of A where it is NumPy's; B itself where A is None, all ones."""
+    return b if a is None else list(map(operator.imul, a, b))
+
+
+def _diagonal(tiles):
+    """The diagonal of the matrix: a tile of rows lo:hi has hi columns."""
+    diagonals = [t.diagonal(t.shape[1] - t.shape[0]) for t in tiles]
+    return tiles[0].__array_namespace__().concatenate(diagonals)
 
 
 def whole(tiles):

@@ -7,6 +7,7 @@ report.plot()
 
 import itertools
 import math
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,15 +21,16 @@ from matplotlib.axes import Axes
 
 from ntk_utils import _checks
 from ntk_utils._checks import checked
-from ntk_utils._scale import polar
-from ntk_utils.bounds.empirical import diagonal_upper_bound, schur_lower_bound
+from ntk_utils._progress import progress_bar
+from ntk_utils._scale import exponent_of, polar, without_scale
+from ntk_utils.bounds.empirical import kernel_and_schur_factors
 from ntk_utils.bounds.limiting import limiting_lower_bound
-from ntk_utils.data import parallel_pairs, separation
-from ntk_utils.kernels import empirical_ntk, limiting_ntk
+from ntk_utils.data import DataWarning, parallel_pairs, separation
+from ntk_utils.kernels import limiting_ntk
 from ntk_utils.lab import plotting
 from ntk_utils.lab.sweep import sweep
 from ntk_utils.networks import Network, init_params
-from ntk_utils.spectra import rounding_error, smallest_eigenvalue
+from ntk_utils.spectra import eigenvalue_above_rounding
 
 _WIDEST = 16
 """The search for the wide layer ends at this many neurons a sample."""
@@ -36,21 +38,23 @@ _WIDEST = 16
 _SINGULAR = 1e-10
 """A limit whose λ_min is this small a share of its diagonal counts as singular."""
 
+_DOMINANT = 0.99
+"""A column with this share of ‖x_i‖², in the mean, decides alone: the others turn a sample by an
+angle of 0.1 from its axis (root mean square), and cosines between samples are near ±1."""
 
-class DataWarning(UserWarning):
-    """Something about the data that makes the kernel singular, or a column useless.
+_LONG = 1000
+"""From this many samples on the progress bar begins with an estimate."""
 
-    Attributes:
-      indices: the columns, or the pairs of rows, that are concerned.
-    """
-
-    def __init__(self, message: str, indices: list):
-        super().__init__(message)
-        self.indices = indices
+_PATIENCE = 1.0
+"""After so many seconds the progress bar shows."""
 
 
 class ConstantColumnWarning(DataWarning):
     """Columns with one value only; centring makes them 0. `indices` lists them."""
+
+
+class DominantColumnWarning(DataWarning):
+    """A column that decides the directions of the samples, and so the kernel. `indices` is [it]."""
 
 
 class RepeatedRowWarning(DataWarning):
@@ -77,12 +81,17 @@ class ConditioningReport:
     singular: bool
 
     def __str__(self) -> str:
-        table = self.table.to_string(float_format="{:.3g}".format)
+        table = self._printed.to_string(float_format="{:.3g}".format)
         return f"{self.summary.to_string(header=False)}\n\n{table}"
 
     def _repr_html_(self) -> str:
-        table = self.table.to_html(float_format="{:.3g}".format)
+        table = self._printed.to_html(float_format="{:.3g}".format)
         return self.summary.to_html(header=False) + table
+
+    @property
+    def _printed(self) -> pd.DataFrame:
+        """The table with its widths as they are read: 7, not 7.0, and ∞."""
+        return self.table.rename(index=lambda width: "∞" if width == np.inf else f"{width:.0f}")
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw λ_min between its certificates, against the width of the wide layer.
@@ -131,6 +140,7 @@ def conditioning_report(
     *,
     scale: str = "sphere",
     seeds: Iterable[int] = range(3),
+    progress: bool = True,
 ) -> ConditioningReport:
     """Report how well conditioned the NTK is on these samples, and which width makes it so.
 
@@ -146,7 +156,9 @@ def conditioning_report(
     whose share is at most 1e-10 is *singular*, of which half is no aim: rows are repeated, or
     nearly, or too many for their dimension. Then the given network alone is drawn.
 
-    N = 500 takes seconds; the time grows as N³.
+    N = 500 takes seconds; the time grows as N³. From N = 1000 on the progress bar begins with an
+    estimate of it, from the speed at which this machine multiplies two matrices: to the given
+    width, and at most, if the search goes on to 16 N neurons.
 
     Args:
       x: at least two samples, shape (N, d).
@@ -154,15 +166,20 @@ def conditioning_report(
       scale: "sphere" subtracts the mean of each column and scales each row to norm √d, as `digits`
         is scaled; "none" takes the rows as they are. Columns are not standardised.
       seeds: of the drawn networks, at least one.
+      progress: show a progress bar where it takes longer than a second, as `sweep` does.
 
     Returns: tables, the smallest width, and a figure.
 
     Raises:
-      ValueError, TypeError: fewer than two samples, entries that are not finite, widths that do not
-        start with d or have no hidden layer, a sample that is 0 after scaling, an unknown scale.
+      ValueError, TypeError: fewer than two samples, entries that are not finite, or whose squares
+        are not while they are taken as they are, widths that do not start with d or have no hidden
+        layer, a sample that is 0 after scaling, an unknown scale.
 
     Warns:
       ConstantColumnWarning: some columns have one value only.
+      DominantColumnWarning: after scaling, a column carries 99 % of ‖x_i‖² in the mean over the
+        samples, as one does that spans many orders of magnitude: the kernel depends on the
+        directions of the samples, and those are all near its axis.
       RepeatedRowWarning: some rows point the same way, so that λ_min = 0.
     """
     x = np.asarray(x, dtype=np.float64)
@@ -171,20 +188,25 @@ def conditioning_report(
     if network.depth < 2:
         raise ValueError(f"widths: expected at least one hidden layer, got {network.widths}")
 
-    x = _scaled(x, scale)
+    x = scaled(x, scale)
     repeated = _repeated_rows(x)
-    limit = _sizes(np.asarray(limiting_ntk(x, depth=network.depth)))
-    singular = bool(repeated) or limit["share"] <= _SINGULAR
-    limit["lower"] = limiting_lower_bound(x, depth=network.depth)
     wide = 1 + int(np.argmax(network.widths[1:-1]))
     asked = network.widths[wide]
-    draws, width = [], None
-    for n in [asked] if singular else _doublings(network.widths, wide, len(x)):
-        draws.append(_draw(x, network.widths, wide, n, seeds))
-        if width is None and not singular and draws[-1].share.median() >= limit["share"] / 2:
-            width = n
-        if width is not None and n >= asked:
-            break
+    searched = {
+        n: _widened(network.widths, wide, n) for n in _doublings(network.widths, wide, len(x))
+    }
+    with _bar(len(x), searched, asked, len(seeds), silent=not progress) as bar:
+        limit = _sizes(np.asarray(limiting_ntk(x, depth=network.depth)))
+        limit["lower"] = limiting_lower_bound(x, depth=network.depth)
+        bar.update(_work(len(x)))
+        singular = bool(repeated) or limit["share"] <= _SINGULAR
+        draws, width = [], None
+        for n in [asked] if singular else searched:
+            draws.append(_draw(x, searched[n], n, seeds, bar))
+            if width is None and not singular and draws[-1].share.median() >= limit["share"] / 2:
+                width = n
+            if width is not None and n >= asked:
+                break
 
     draws = pd.concat(draws, ignore_index=True)
     at_infinity = pd.DataFrame(limit, index=[np.inf])
@@ -194,24 +216,43 @@ def conditioning_report(
     return ConditioningReport(summary, table, draws, width, singular)
 
 
-def _scaled(x: np.ndarray, scale: str) -> np.ndarray:
-    """The samples as `scale` asks; warns of constant columns, raises if a sample is 0."""
-    constant = np.flatnonzero(np.ptp(x, axis=0) == 0).tolist()
+def scaled(x: np.ndarray, scale: str) -> np.ndarray:
+    """The samples as `scale` asks; warns of columns that are constant, or decide alone."""
+    constant = np.flatnonzero((x == x[0]).all(axis=0)).tolist()
     if constant:
         message = f"x: columns {_listed(constant)} have one value only"
         warnings.warn(ConstantColumnWarning(message, constant), stacklevel=4)
     if scale == "sphere":
+        x, _ = without_scale(x)  # the difference of two large numbers may be none
         size = np.abs(x).max(axis=0)
         x = x - x.mean(axis=0)
         # what is left may be the rounding of the mean
         x[np.abs(x) <= 2 * len(x) * np.finfo(np.float64).eps * size] = 0.0
+    elif abs(exponent_of(np.abs(x))) > 500:
+        raise ValueError(
+            "x: expected entries whose squares are numbers, or scale='sphere', "
+            f"got a largest one of {np.abs(x).max():.3g}"
+        )
     norms, u = polar(x)
     if not norms.all():
         at_zero = np.flatnonzero(norms == 0).tolist()
         raise ValueError(
             f"x: expected samples other than 0 (after scaling), got zero rows {_listed(at_zero)}"
         )
+    _warn_of_a_dominant_column(u)
     return math.sqrt(x.shape[1]) * u if scale == "sphere" else x
+
+
+def _warn_of_a_dominant_column(u: np.ndarray) -> None:
+    shares = np.square(u).mean(axis=0)
+    column = int(np.argmax(shares))
+    if len(shares) > 1 and shares[column] > _DOMINANT:
+        message = (
+            f"x: column {column} carries {shares[column]:.1%} of the squared norm of a sample (in "
+            "the mean), so the kernel depends on little else; its logarithm, or columns of the "
+            "same variance, would let the others count"
+        )
+        warnings.warn(DominantColumnWarning(message, [column]), stacklevel=5)
 
 
 def _repeated_rows(x: np.ndarray) -> list[tuple[int, int]]:
@@ -243,26 +284,92 @@ def _doublings(widths: tuple[int, ...], wide: int, n_samples: int) -> Iterator[i
         m += 1
 
 
-def _draw(x, widths, wide: int, n: int, seeds) -> pd.DataFrame:
-    """Networks of which layer `wide` has n neurons instead: a row for each seed."""
-    network = Network((*widths[:wide], n, *widths[wide + 1 :]), (1.0,) * (len(widths) - 1))
-    unit = math.prod(2 / n_l for n_l in network.widths[1:-1])
+def _widened(widths: tuple[int, ...], wide: int, n: int) -> tuple[int, ...]:
+    """The widths with n neurons in layer `wide` instead."""
+    return (*widths[:wide], n, *widths[wide + 1 :])
+
+
+def _draw(x, widths: tuple[int, ...], n: int, seeds, bar) -> pd.DataFrame:
+    """Networks of these widths, of which n is the one that is searched: a row for each seed."""
+    network = Network(widths, (1.0,) * (len(widths) - 1))
+    unit = math.prod(2 / n_l for n_l in widths[1:-1])
+    work = _work(len(x), widths)
+    bar.total = max(bar.total, bar.n + len(seeds) * work)  # the search goes on
+    bar.set_postfix_str(f"width {n}")
 
     def measure(width, key):  # noqa: ARG001  (the width enters the key)
-        params = init_params(network, key)
-        lower = unit * schur_lower_bound(params, x)
-        return {"lower": lower, **_sizes(unit * np.asarray(empirical_ntk(params, x)))}
+        k, *factors = kernel_and_schur_factors(init_params(network, key), x)
+        sizes = {"lower": np.dot(*factors), **_sizes(np.asarray(k))}
+        bar.update(work)
+        return {name: value if name == "share" else unit * value for name, value in sizes.items()}
 
     return sweep(measure, {"width": [n]}, seeds, progress=False)
 
 
 def _sizes(k: np.ndarray) -> dict[str, float]:
-    lambda_min = smallest_eigenvalue(k)
-    if abs(lambda_min) <= rounding_error(k):
-        lambda_min = 0.0  # singular up to rounding, whose digits differ from machine to machine
-    diagonal = float(np.diagonal(k).mean())
-    share = lambda_min / diagonal if diagonal > 0 else 0.0  # every neuron of a narrow layer is off
-    return {"lambda_min": lambda_min, "upper": diagonal_upper_bound(k), "share": share}
+    lambda_min = eigenvalue_above_rounding(k)  # of rounding the digits differ between machines
+    diagonal = np.diagonal(k)
+    # every neuron of a narrow layer may be off
+    share = lambda_min / diagonal.mean() if diagonal.any() else 0.0
+    return {"lambda_min": lambda_min, "upper": float(diagonal.min()), "share": float(share)}
+
+
+# --- time: what is left of a report on many samples -----------------------------------------------
+
+
+def _work(n_samples: int, widths: tuple[int, ...] = ()) -> int:
+    """About how many multiplications a kernel takes, drawn at these widths, or the limit.
+
+    Two Gram matrices a layer, λ_min of K̄ and of each Gram matrix of full rank, each about N³ by two
+    Cholesky factors and some iterations, and passes over the entries, each as long as many
+    multiplications.
+    """
+    hidden = widths[1:-1]
+    products = 2 * sum(hidden) + n_samples * (1 + sum(n >= n_samples for n in hidden))
+    return n_samples**2 * (products + (_PASSES if hidden else _PASSES_OF_THE_LIMIT))
+
+
+_PASSES, _PASSES_OF_THE_LIMIT = 2_000, 15_000  # multiplications an entry
+
+
+def _bar(n_samples: int, searched: dict[int, tuple], asked: int, n_seeds: int, *, silent: bool):
+    """A bar in units of `_work`, to the width that is asked for."""
+    work = {n: n_seeds * _work(n_samples, widths) for n, widths in searched.items()}
+    limit = _work(n_samples)
+    to_asked = limit + sum(of_width for n, of_width in work.items() if n <= asked)
+    bar = progress_bar(
+        to_asked,
+        silent=silent,
+        desc="conditioning_report",
+        delay=_PATIENCE,
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
+    )
+    if n_samples >= _LONG and not bar.disable:
+        rate = _multiplications_a_second()
+        expected, at_most = (_rounded(w / rate) for w in (to_asked, limit + sum(work.values())))
+        bar.set_description_str(f"about {expected} to width {asked}, at most {at_most}")
+    return bar
+
+
+def _multiplications_a_second(n: int = 1000) -> float:
+    """How fast this machine forms A Aᵀ, whose entries are half of those of a product."""
+    a = np.random.default_rng(0).normal(size=(n, n))
+
+    def seconds():
+        start = time.perf_counter()
+        a @ a.T
+        return time.perf_counter() - start
+
+    return n**3 / min(seconds() for _ in range(5))
+
+
+def _rounded(seconds: float) -> str:
+    """One digit, in seconds, minutes or hours."""
+    size, unit = seconds, "s"
+    for longer in ("min", "h"):
+        if size >= 95:
+            size, unit = size / 60, longer
+    return f"{max(float(f'{size:.1g}'), 1):.0f} {unit}"
 
 
 def _summary(x, network, limit, width) -> pd.DataFrame:

@@ -1,7 +1,5 @@
 """Eigenvalues of kernels and singular values of feature matrices, by LAPACK in double precision."""
 
-import functools
-
 import numpy as np
 import scipy.linalg
 import scipy.optimize
@@ -13,7 +11,7 @@ from scipy.linalg.lapack import dsyevr
 
 from ntk_utils import _checks
 from ntk_utils._checks import checked
-from ntk_utils._scale import without_scale
+from ntk_utils._scale import exponent_of, over_power_of_two
 
 
 @checked(k=_checks.kernel)
@@ -34,16 +32,24 @@ def smallest_eigenvalue(k: Float[ArrayLike, "N N"]) -> float:
       ValueError, TypeError: not square, not symmetric (beyond 1e-8 of the largest entry), not
         finite, not float64.
     """
-    if len(k) < _LANCZOS_FROM and 1e-100 < k[0, 0] < 1e100:
-        return float(_by_tridiagonal_form(k))
-    # the scale taken out: an inverse of 1e-308, or a sum of squares of 1e200, is no number
-    k, exponent = without_scale(k)
-    value = _by_lanczos_on_the_inverse(k) if len(k) >= _LANCZOS_FROM else None
-    return float(np.ldexp(_by_tridiagonal_form(k) if value is None else value, exponent))
+    return _smallest_eigenvalue(k)
 
 
 _EVERY_DIGIT = 2 * np.finfo(np.float64).tiny
 _LANCZOS_FROM = 500  # samples; below, the tridiagonal form is the faster way
+
+
+def _smallest_eigenvalue(k, without_factor: float | None = None) -> float:
+    """λ_min, or the value given for a large k that has no Cholesky factor."""
+    if len(k) < _LANCZOS_FROM and 1e-100 < k[0, 0] < 1e100:
+        return float(_by_tridiagonal_form(k))
+    # the scale taken out: an inverse of 1e-308, or a sum of squares of 1e200, is no number
+    exponent, value = exponent_of(k), None
+    if len(k) >= _LANCZOS_FROM:
+        value = _by_lanczos_on_the_inverse(k, exponent, without_factor)
+    if value is None:
+        value = _by_tridiagonal_form(over_power_of_two(k, exponent))
+    return float(np.ldexp(value, exponent))
 
 
 def _by_tridiagonal_form(k):
@@ -55,26 +61,36 @@ def _by_tridiagonal_form(k):
     return values[0]
 
 
-def _by_lanczos_on_the_inverse(k):
-    """λ_min, or None where k - σI, σ just below it, has no Cholesky factor."""
+def _by_lanczos_on_the_inverse(k, exponent, without_factor):
+    """λ_min of k/2^e, or None where k/2^e - σI, σ just below it, has no Cholesky factor.
+
+    Where k itself has none, `without_factor`.
+    """
     vector = np.random.default_rng(0).normal(size=len(k))  # the same k gives the same value
     shift = 0.0
+    root = []  # beside the operator, which SciPy's solver leaves in a cycle, to be collected later
+    inverse = scipy.sparse.linalg.LinearOperator(k.shape, lambda v: _solve(*root, v), dtype=k.dtype)
     try:
         # roughly at first; then from a shift so close that the other eigenvalues are far away
         for tolerance in (0.05, 1e-12):
-            shifted = k.T.copy(order="F")  # as LAPACK has it: k is symmetric
-            np.fill_diagonal(shifted, np.diagonal(k) - shift)
-            root = scipy.linalg.cholesky(shifted, lower=True, overwrite_a=True, check_finite=False)
-            inverse = scipy.sparse.linalg.LinearOperator(
-                k.shape, functools.partial(_solve, root), dtype=k.dtype
+            root.clear()
+            shifted = over_power_of_two(k.T, exponent, order="F")  # as LAPACK has it: k.T is k
+            np.fill_diagonal(shifted, np.diagonal(shifted) - shift)
+            root.append(
+                scipy.linalg.cholesky(shifted, lower=True, overwrite_a=True, check_finite=False)
             )
+            del shifted
             largest, vectors = scipy.sparse.linalg.eigsh(
                 inverse, k=1, which="LA", v0=vector, tol=tolerance, ncv=10, maxiter=50
             )
             value, vector = shift + 1 / largest[0], vectors[:, 0]
             shift = 0.95 * value
-    except (scipy.linalg.LinAlgError, scipy.sparse.linalg.ArpackError):
+    except scipy.linalg.LinAlgError:
+        return without_factor if shift == 0 else None
+    except scipy.sparse.linalg.ArpackError:
         return None
+    finally:
+        root.clear()
     return value if np.isfinite(value) else None
 
 
@@ -95,7 +111,18 @@ def certain_smallest_eigenvalue(k, roundings: int) -> float:
     section 4.7); N ε times the trace is taken for it. Where nothing is left it is 0 exactly.
     """
     margin = (roundings + 2 * len(k)) * 2.0**-53 * np.trace(k)
-    return max(smallest_eigenvalue(k) - margin, 0.0) * (1 - ROUNDINGS)
+    return max(eigenvalue_above_rounding(k) - margin, 0.0) * (1 - ROUNDINGS)
+
+
+@checked(k=_checks.kernel)
+def eigenvalue_above_rounding(k) -> float:
+    """λ_min of a positive semidefinite matrix, 0 where it is not above `rounding_error`.
+
+    A large k without a Cholesky factor is not reduced: λ_min is then at most (N+1) 2^-53 tr(K),
+    half of that error (Higham, Accuracy and Stability of Numerical Algorithms, Theorem 10.3).
+    """
+    value = _smallest_eigenvalue(k, without_factor=0.0)
+    return value if value > len(k) * np.finfo(np.float64).eps * np.trace(k) else 0.0
 
 
 @checked(k=_checks.kernel)

@@ -7,6 +7,9 @@ import pandas as pd
 import pytest
 
 from ntk_utils import (
+    DataWarning,
+    HeaderWarning,
+    RowNumberWarning,
     _random,
     digit_labels,
     digits,
@@ -207,22 +210,27 @@ def test_columns_are_chosen_by_name():
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("a,b\n1,2\n3,\n", r"finite number in every entry, got nan in row 1, column b"),
-        ("a,b\n1,2\n3,NaN\n", r"finite number in every entry, got 'NaN' in row 1, column b"),
-        ("1,2\n3,inf\n", r"finite number in every entry, got 'inf' in row 1, column 1"),
-        ("a,b\n1,red\n3,blue\n", r"finite number .*, got 'red' in row 0, column b and 1 more"),
-        ("1,red\n3,4\n", r"finite number .*, got 'red' in row 0, column 1"),
-        ("1;2\n3;4\n", r"finite number .*, got '3;4' in row 0"),
+        ("a,b\n1,2\n3,\n", r"finite number in every entry, got '' in line 3, column b"),
+        ("a,b\n1,2\n3,NaN\n", r"finite number in every entry, got 'NaN' in line 3, column b"),
+        ("1,2\n3,inf\n", r"finite number in every entry, got 'inf' in line 2, column 1"),
+        ("a,b\n1,red\n3,blue\n", r"finite number .*, got 'red' in line 2, column b and 1 more"),
+        ("\n\na,b\n\n1,2\n\n3,x\n", r"finite number .*, got 'x' in line 7, column b"),
+        ('"a\nb",c\n1,2\n3,x\n', r"finite number .*, got 'x' in line 4, column c"),
+        ("1,red\n3,4\n", r"finite number .*, got 'red' in line 1, column 1"),
+        ("1|2\n3|4\n", r"finite number .*, got '3\|4' in line 2, .*sep=',', decimal='\.'\)"),
+        ("1.234,5;2\n3,5;4\n", r"finite number .*, got '1.234,5' in line 1, .*sep=';'"),
         ("1,2\n", r"at least two rows of numbers, got 1"),
         ("a,b\n1,2\n", r"at least two rows of numbers, got 1"),
         ("a,b\n", r"at least two rows of numbers, got 0"),
-        ("", r"CSV file of numbers, got No columns"),
-        ("1,2\n3,4,5\n", r"CSV file of numbers, got .*line 2"),
-        ("some words\nin lines\n", r"finite number .*, got 'in lines' in row 0"),
+        ("", r"CSV file of numbers, got an empty file"),
+        (" \n\n", r"CSV file of numbers, got an empty file"),
+        ("1,2\n3,4,5\n", r"as many entries .* line 1, 2, got 3 in line 2 \(read with sep=','\)"),
+        ("1,2\n\n3\n", r"as many entries .* line 1, 2, got 1 in line 3"),
+        ("some words\nin lines\n", r"finite number .*, got 'in' in line 2, .*sep=' '"),
     ],
 )
 def test_a_bad_file_is_an_error_that_says_what_is_wrong_and_where(text, complaint):
-    with pytest.raises(ValueError, match=f"^path: expected (a |an )?{complaint}"):
+    with pytest.raises(ValueError, match=rf"^path: expected (a |an )?{complaint}"):
         read(text)
 
 
@@ -248,8 +256,89 @@ def test_a_first_column_without_a_name_still_holds_row_numbers():
 
 @pytest.mark.parametrize("entry", ["NA", "null", "None", "nan", ""])
 def test_an_entry_that_is_missing_is_an_error_and_not_a_number(entry):
-    with pytest.raises(ValueError, match=r"path: .* row 1, column b"):
+    with pytest.raises(ValueError, match=r"path: .* line 3, column b"):
         read(f"a,b\n1,2\n3,{entry}\n")
+
+
+TABLES = {
+    "tabs": NUMBERS.replace(",", "\t"),
+    "semicolons": NUMBERS.replace(",", ";"),
+    "blanks": NUMBERS.replace(",", "   "),
+    "commas and blanks": NUMBERS.replace(",", " , "),
+    "decimal commas": "1;2;3\n4;5;7\n0,5;-1e2;9\n",
+    "decimal commas everywhere": "1,0;2,0;3,0\n4,0;5,0;7,0\n0,5;-1,0e2;9,0\n",
+    "decimal commas and tabs": "1,0\t2,0\t3,0\n4,0\t5,0\t7,0\n0,5\t-1,0e2\t9,0\n",
+    "lines of Windows": NUMBERS.replace("\n", "\r\n"),
+    "a byte order mark": "\ufeff" + NUMBERS,
+    "blank lines": NUMBERS.replace("\n", "\n\n"),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("header", ["", "a{0}b{0}c\n", '"x, y"{0}"p; q"{0}c\n'])
+def test_separator_and_decimal_are_found_in_the_file(name, header, tmp_path):
+    separator = next((s for s in "\t;," if s in TABLES[name]), " ")
+    mark, text = ("\ufeff", TABLES[name][1:]) if name == "a byte order mark" else ("", TABLES[name])
+    path = tmp_path / "mine.csv"
+    path.write_bytes((mark + header.format(separator) + text).encode())
+    np.testing.assert_array_equal(read_data(path), X)
+
+
+def test_separator_and_decimal_may_be_given():
+    np.testing.assert_array_equal(read(NUMBERS.replace(",", "|"), sep="|"), X)
+    np.testing.assert_array_equal(read("1,5\n2,5\n", sep=";", decimal=","), [[1.5], [2.5]])
+    np.testing.assert_array_equal(read("1,5\n2,5\n"), [[1, 5], [2, 5]])
+    with pytest.raises(ValueError, match=r"'0,5' in line 3, column 0 .*decimal='\.'"):
+        read(TABLES["decimal commas"], decimal=".")
+    with pytest.raises(ValueError, match=r"'1\.5' in line 1, column 0 .*decimal=','"):
+        read("1.5;2\n3;4\n", decimal=",")
+
+
+def test_a_number_with_a_point_is_not_taken_for_thousands_where_others_have_a_comma():
+    with pytest.raises(ValueError, match=r"got '0,5' in line 2, column 1"):
+        read("3.5;4\n1.234;0,5\n")
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_column_that_counts_the_rows_is_warned_of_by_name_and_index(first):
+    rows = [f"{row},{first + i}\n" for i, row in enumerate(NUMBERS.split())]
+    with pytest.warns(RowNumberWarning, match="column sample counts the rows") as caught:
+        x = read("a,b,c,sample\n" + "".join(rows))
+    assert x.shape == (3, 4)
+    assert caught[0].message.indices == [3]
+    assert issubclass(RowNumberWarning, DataWarning)
+    read("a,b,c,sample\n" + "".join(rows), columns=["a", "b", "c"])  # warnings are errors
+
+
+def test_a_single_column_that_counts_is_the_data():
+    np.testing.assert_array_equal(read("1\n2\n3\n"), [[1], [2], [3]])
+
+
+YEARS = "2019,2020,2021\n"
+
+
+def test_a_first_line_of_numbers_that_looks_like_a_header_is_warned_of():
+    with pytest.warns(HeaderWarning, match="say header=True, or header=False") as caught:
+        x = read(YEARS + NUMBERS)
+    assert len(x) == 4
+    assert caught[0].message.indices == [0]
+    assert issubclass(HeaderWarning, DataWarning)
+
+
+def test_whether_the_first_line_is_a_header_can_be_said():
+    np.testing.assert_array_equal(read(YEARS + NUMBERS, header=True), X)
+    np.testing.assert_array_equal(
+        read(YEARS + NUMBERS, header=True, columns=["2021", "2019"]), X[:, [2, 0]]
+    )
+    assert len(read(YEARS + NUMBERS, header=False)) == 4
+    np.testing.assert_array_equal(read("0,1,2\n" + NUMBERS, header=False)[0], [0, 1, 2])
+    with pytest.raises(ValueError, match="got 'a' in line 1, column 0"):
+        read("a,b,c\n" + NUMBERS, header=False)
+
+
+@pytest.mark.parametrize("first", ["2019,2020,2022", "2019.5,2020.5,2021.5", "1,2,3", "9,9,9"])
+def test_a_first_line_that_may_well_be_a_sample_is_none_to_warn_of(first):
+    assert len(read(f"{first}\n{NUMBERS}")) == 4
 
 
 def test_separation_of_half_precision_samples_is_that_of_their_float64_copy():

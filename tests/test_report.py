@@ -1,4 +1,5 @@
 import itertools
+import re
 import warnings
 
 import jax
@@ -12,6 +13,7 @@ import ntk_utils
 from ntk_utils import (
     ConstantColumnWarning,
     DataWarning,
+    DominantColumnWarning,
     RepeatedRowWarning,
     conditioning_report,
     digits,
@@ -118,6 +120,31 @@ def test_constant_columns_are_warned_of_by_index_and_do_no_harm(key):
     assert report.width is not None
 
 
+@pytest.mark.parametrize("scale", ["sphere", "none"])
+def test_a_column_of_many_orders_of_magnitude_is_warned_of_by_index(scale, key):
+    x = np.array(gaussian(key, 20, 5))
+    x[:, 2] = 10 * np.sign(x[:, 2])  # a share of about 100/104
+    conditioning_report(x, scale=scale, seeds=[0])  # warnings are errors
+    x[:, 2] *= 10.0 ** np.linspace(1, 3, 20)
+    with pytest.warns(DominantColumnWarning, match=r"column 2 carries (99\.\d|100\.0)%") as caught:
+        conditioning_report(x, scale=scale, seeds=[0])
+    assert caught[0].message.indices == [2]
+    assert issubclass(DominantColumnWarning, DataWarning)
+
+
+def test_a_single_column_dominates_nothing():
+    assert conditioning_report([[1.0], [-2.0]], scale="none", seeds=[0]).draws is not None
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-200, 1e200, 1.7e308])
+def test_samples_of_any_scale_have_the_report_of_their_directions(size):
+    x = np.random.default_rng(0).uniform(-1, 1, size=(8, 4))
+    expected = conditioning_report(x, seeds=[0])
+    found = conditioning_report(size * x, seeds=[0])
+    np.testing.assert_allclose(found.table, expected.table, rtol=1e-6)
+    assert found.width == expected.width
+
+
 def test_scaling_to_the_sphere_centres_columns_and_scales_rows(key):
     x = np.array(gaussian(key, 30, 6))
     shifted = conditioning_report(5 * x + 100, seeds=[0]).table
@@ -157,6 +184,70 @@ def test_the_report_of_500_digits_has_a_width_below_their_number():
     assert 64 < report.width <= 500
     limit = report.table.loc[np.inf]
     assert limit.lambda_min / 4 < limit.lower <= limit.lambda_min
+
+
+def test_widths_are_printed_as_integers_and_infinity_as_such(key):
+    report = conditioning_report(uniform_sphere(key, 20, 10), seeds=[0])
+    printed = [*["3", "5", "10", "20", "40"][: len(report.table) - 1], "∞"]
+    table = str(report).partition("\n\n")[2].splitlines()[2:]
+    assert [line.split()[0] for line in table] == printed
+    html = report._repr_html_().rpartition("<table")[2]
+    assert re.findall("<th>(.*)</th>", html)[-len(printed) :] == printed
+    assert report.table.index[-1] == np.inf  # a number still
+
+
+# --- the time that it takes -----------------------------------------------------------------------
+
+
+def test_the_progress_bar_shows_when_asked_for_and_changes_no_number(key, capsys, monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE")  # of these tests
+    monkeypatch.setattr(ntk_utils.report, "_PATIENCE", 0)
+    x = uniform_sphere(key, 20, 10)
+    silent = conditioning_report(x, progress=False)
+    assert capsys.readouterr().err == ""
+    shown = conditioning_report(x)
+    bar = capsys.readouterr().err
+    assert "conditioning_report: 100%" in bar
+    assert f"width {shown.draws.width.max()}" in bar
+    pd.testing.assert_frame_equal(shown.table, silent.table, check_exact=True)
+
+
+def test_many_samples_are_told_beforehand_how_long_it_takes(key, capsys, monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE")
+    monkeypatch.setattr(ntk_utils.report, "_PATIENCE", 0)
+    monkeypatch.setattr(ntk_utils.report, "_LONG", 20)
+    monkeypatch.setattr(ntk_utils.report, "_multiplications_a_second", lambda: 1e5)
+    conditioning_report(uniform_sphere(key, 20, 10), seeds=[0])
+    # 400 (20 + 15000) for the limit, 400 (2 n + 20 + 2000) for n = 3, 5, 10, and 20 more from
+    # n = 20 to 320 on
+    assert "about 90 s to width 20, at most 2 min: " in capsys.readouterr().err
+    conditioning_report(uniform_sphere(key, 19, 10), seeds=[0])
+    assert "about" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "1 s"), (94.0, "90 s"), (95.0, "2 min"), (700.0, "10 min"), (6000.0, "2 h")],
+)
+def test_an_estimate_has_one_digit(seconds, text):
+    assert ntk_utils.report._rounded(seconds) == text
+
+
+def test_the_machine_multiplies_at_least_a_million_numbers_a_second():
+    assert 1e6 < ntk_utils.report._multiplications_a_second(100) < 1e14
+
+
+def test_a_large_singular_kernel_is_not_reduced_to_tridiagonal_form(key, monkeypatch):
+    def fails(_):
+        raise AssertionError
+
+    monkeypatch.setattr(ntk_utils.spectra, "_by_tridiagonal_form", fails)
+    x = np.array(gaussian(key, 520, 5))
+    x[7] = x[3]
+    with pytest.warns(RepeatedRowWarning):
+        report = conditioning_report(x, seeds=[0])
+    assert report.table.lambda_min[np.inf] == 0
+    assert report.draws.lambda_min.tolist() == [0]
 
 
 # --- singular limits ------------------------------------------------------------------------------

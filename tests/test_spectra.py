@@ -23,7 +23,7 @@ from ntk_utils import (
     smallest_singular_value,
     spectrum,
 )
-from ntk_utils.spectra import certain_smallest_eigenvalue
+from ntk_utils.spectra import certain_smallest_eigenvalue, eigenvalue_above_rounding
 
 EPS = np.finfo(np.float64).eps
 
@@ -327,3 +327,13 @@ def test_a_certain_eigenvalue_is_below_the_exact_one_and_0_for_a_singular_matrix
         assert truth.is_at_most_lambda_min(lower * 2.0**40, integers)
         assert (lower == 0) == (rank < 6)
         assert lower >= smallest_eigenvalue(gram) - 1e-10 * np.trace(gram)
+
+
+@pytest.mark.parametrize("n", [20, 520])
+@pytest.mark.parametrize("lambda_min", [1e-3, 1e-11, 1e-15, 1e-17, 0.0])
+def test_an_eigenvalue_above_rounding_is_the_smallest_one_or_0(n, lambda_min):
+    k = symmetric(np.linspace(lambda_min, 1, n))
+    found, rounding = eigenvalue_above_rounding(k), rounding_error(k)
+    assert found == (smallest_eigenvalue(k) if found else 0.0)
+    assert found == 0 or found > rounding
+    assert abs(found - lambda_min) <= 1.1 * rounding

@@ -9,7 +9,6 @@ it is.
 """
 
 import functools
-import operator
 from typing import NamedTuple, SupportsIndex
 
 import jax
@@ -24,13 +23,12 @@ from ntk_utils._scale import without_scale
 from ntk_utils.activations import Activation, is_activation, relu
 from ntk_utils.bounds.hermite import hermite_coefficient
 from ntk_utils.kernels import (
-    gram_tiles,
+    kernel_and_factors,
     layer_ntks,
     layer_products,
     limiting_layer_ntks,
     limiting_ntk,
     row_blocks,
-    whole,
 )
 from ntk_utils.networks import (
     Network,
@@ -90,9 +88,7 @@ def sandwich(
     """
     x, exponent = _without_scale(x, activation)
     scale = np.ldexp(1.0, 2 * exponent)
-    blocks = row_blocks(len(x))
-    k, grams, rows = without_compiling(_kernel_and_factors, params, x, blocks, activation)
-    feature_factors, gradient_factors = _smallest(params, grams, rows)
+    k, feature_factors, gradient_factors = kernel_and_schur_factors(params, x, activation)
     return Sandwich(
         lower=float(feature_factors @ gradient_factors * scale),
         lambda_min=float(smallest_eigenvalue(k) * scale),
@@ -131,18 +127,11 @@ def schur_terms(
     return np.ldexp(np.prod(factors, axis=0), 2 * exponent)
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def _kernel_and_factors(params, x, blocks, activation):
-    """K̄, and what `_factors` returns, with every Gram matrix formed once."""
-    f, b = features_and_backward(params, x, activation)
-    grams = [gram_tiles(f_k, blocks) for f_k in f]
-    terms = [
-        map(operator.mul, gram, gram_tiles(b_k, blocks)) for gram, b_k in zip(grams, b, strict=True)
-    ]
-    k = whole([sum(tiles) for tiles in zip(*terms, strict=True)])
-    has_full_rank = [f_k.shape[1] >= len(x) for f_k in f]
-    kept = [whole(gram) if full else None for gram, full in zip(grams, has_full_rank, strict=True)]
-    return k, kept, [(b_k**2).sum(axis=1) for b_k in b]
+def kernel_and_schur_factors(params, x, activation=relu):
+    """K̄ and the two Schur factors of every layer, in one pass through the network; unchecked."""
+    blocks = row_blocks(len(x))
+    k, grams, rows = without_compiling(kernel_and_factors, params, x, blocks, activation)
+    return k, *_smallest(params, grams, rows)
 
 
 @functools.partial(jax.jit, static_argnums=2)

@@ -202,17 +202,28 @@ def _largest_off_diagonal(u):
 
 def _hadamard_power_bounds(u, n_terms, exact):
     """Lower bounds on λ_min(C^{∘p}) for p = 0, …, n_terms - 1; they never fall with p."""
-    bounds = np.zeros(n_terms)
+    bounds = 1 - _largest_power_sums(_largest_off_diagonal(u), n_terms) * (1 + ROUNDINGS)
     bounds[0] = len(u) == 1
-    size = _largest_off_diagonal(u)
-    power = np.ones_like(size)
-    for p in range(1, n_terms):
-        power *= size
-        bounds[p] = 1 - power.sum(axis=1).max() * (1 + ROUNDINGS)
-        if p in exact:
+    for p in exact:
+        if p < n_terms and bounds[p] < 1:
             of_power = certain_smallest_eigenvalue((u @ u.T) ** p, p * (2 * u.shape[1] + 8))
             bounds[p] = max(bounds[p], of_power)
-        if bounds[p] == 1:  # the rest differs by less than rounding, and would underflow
-            bounds[p:] = 1
-            break
     return np.maximum.accumulate(bounds)
+
+
+_CACHED = 2**14  # entries of the rows that are raised to all powers before the next: 128 KiB
+
+
+def _largest_power_sums(size, n_terms):
+    """max_i Σ_j size_ij^p for p = 0, …, n_terms - 1; 0 where that is below rounding."""
+    largest = np.zeros(n_terms)
+    at_once = max(1, _CACHED // len(size))
+    for rows in (size[lo : lo + at_once] for lo in range(0, len(size), at_once)):
+        power = np.ones_like(rows)
+        for p in range(1, n_terms):
+            power *= rows
+            of_rows = power.sum(axis=1).max()
+            if 1 - of_rows == 1:  # the rest is less than rounding, and would underflow
+                break
+            largest[p] = max(largest[p], of_rows)
+    return largest

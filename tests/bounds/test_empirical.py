@@ -153,6 +153,7 @@ def test_diagonal_bound_of_the_limit_is_depth_times_the_smallest_squared_norm(ke
         (12, (8, 30, 12, 1)),
         (520, (30, 700, 20, 1)),  # compiled, by tiles
         (620, (1000, 1)),
+        (130, (30, 33000, 20, 1)),  # a layer in chunks
     ],
 )
 def test_the_sandwich_is_made_of_the_two_bounds_and_the_smallest_eigenvalue(

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import truth
 
+import ntk_utils
 from ntk_utils import (
     diagonal_upper_bound,
     gaussian,
@@ -394,3 +395,19 @@ def test_no_order_is_so_high_that_its_certificate_is_above_the_truth():
     bounds = [nguyen21_limiting_lower(x, r=10**e) for e in (1, 3, 15, 17, 60, 300)]
     assert bounds == sorted(bounds, reverse=True)
     assert 0 <= bounds[-1] < bounds[0] < lambda_min
+
+
+@pytest.mark.parametrize("cached", [1, 100, 10**6])
+def test_a_bound_does_not_depend_on_how_many_rows_are_raised_to_powers_at_once(
+    cached, key, monkeypatch
+):
+    x = gaussian(key, 40, 5)
+    expected = limiting_lower_bound(x, depth=2, n_terms=1000)
+    u = np.asarray(x) / np.linalg.norm(x, axis=1, keepdims=True)
+    off_diagonal = np.abs(u @ u.T) * (1 - np.eye(40))
+    bounds = [max(0, 1 - (off_diagonal**p).sum(axis=1).max()) for p in range(1, 1000)]
+    b = limiting_power_series(2, 1000)
+    by_hand = b[1:] @ bounds + (2 - b.sum()) * bounds[-1]
+    assert expected == pytest.approx(np.square(x).sum(axis=1).min() * by_hand, rel=1e-7)
+    monkeypatch.setattr(ntk_utils.bounds.limiting, "_CACHED", cached)
+    assert limiting_lower_bound(x, depth=2, n_terms=1000) == expected > 0
