@@ -1,13 +1,13 @@
 # The two commands are `make lab` and `make test`; each builds the environment first if there is none.
 # Needs Python >= 3.11, make and git. Another interpreter: make test PYTHON=python3.13
 
-ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
-$(if $(filter $(ROOT),$(CURDIR)/),,$(error run it where it lies: make -C $(ROOT) $(MAKECMDGOALS)))
+$(if $(filter-out Makefile ./Makefile,$(lastword $(MAKEFILE_LIST))),$(error run it where it lies: make -C $(dir $(lastword $(MAKEFILE_LIST))) $(MAKECMDGOALS)))
 
 # an environment that is there stays, unless another interpreter is named
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
 BIN := .venv/bin
-PYTHON_VERSION := $(shell $(PYTHON) -c 'import platform; print(platform.python_version())')
+PYTHON_VERSION := $(shell $(PYTHON) -c 'import platform; print(platform.python_version())' 2>/dev/null)
+$(if $(PYTHON_VERSION),,$(error $(PYTHON) does not run. Name an interpreter, 3.11 or newer: make $(MAKECMDGOALS) PYTHON=python3.12))
 INSTALLED := .venv/.installed-$(PYTHON_VERSION)
 PLATFORM ?= cpu
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
@@ -31,7 +31,7 @@ lab reproduce figure2 bombari22: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SE
 lab: .venv ## open JupyterLab on the first notebook (more options: LAB_FLAGS="--no-browser")
 	@[ "$$(id -u)" != 0 ] || case "$(LAB_FLAGS)" in *--allow-root*) ;; *) echo 'as root, JupyterLab wants to be told: make lab LAB_FLAGS="--allow-root"'; exit 1;; esac
 	@echo "JupyterLab shows $(CURDIR); if no browser opens, open the address that it prints. Stop it here with Ctrl-C."
-	$(BIN)/jupyter lab --ServerApp.root_dir=$(CURDIR) --LabApp.default_url=/lab/tree/notebooks/00-start-here.ipynb $(LAB_FLAGS)
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks/00-start-here.ipynb $(LAB_FLAGS)
 
 test: .venv ## run every check: unit tests, doctests, all notebooks against their stored outputs, coverage
 	JAX_PLATFORMS=cpu OPENBLAS_NUM_THREADS=1 TQDM_DISABLE=1 $(BIN)/pytest --numprocesses 2 --dist loadscope --cov=ntk_utils --cov-config=pyproject.toml $(PYTEST_FLAGS)
@@ -65,7 +65,7 @@ book: .venv ## build the site of all notebooks into build/site: offline, from th
 	@echo "The start page is build/site/index.html"
 
 bench: .venv ## measure the speed of core and notebooks, as ratios within one run (PLATFORM=cuda on a GPU)
-	JAX_PLATFORMS=$(PLATFORM) $(BIN)/pytest tests/benchmarks --override-ini python_files='bench_*.py' --override-ini addopts= --benchmark-disable-gc --benchmark-columns min,median,rounds -s
+	JAX_PLATFORMS=$(PLATFORM) $(BIN)/pytest tests/benchmarks tests/browser --override-ini python_files='bench_*.py' --override-ini addopts= --benchmark-disable-gc --benchmark-columns min,median,rounds -s
 
 lint: .venv ## check style and formatting of code and notebooks
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -248,7 +249,8 @@ def _wide_limit(network: Network, x):
 
 def _axes(title: str, **labels) -> tuple[Figure, Axes]:
     """New axes, all at fixed places: to look for better ones takes as long as the drawing."""
-    figure = _Picture(figsize=(7.5, 3.4), layout="none")
+    width, height = rcParams["figure.figsize"]
+    figure = _Picture(figsize=(15 / 11 * width, height), layout="none")
     ax = figure.add_axes((0.11, 0.17, 0.56, 0.72))
     ax.set_title(title, y=1.02)
     ax.set(**labels)

@@ -121,3 +121,70 @@ def errors_of(cells) -> list:
     """What went wrong in cells, as the notebook shows it."""
     outputs = [output for cell in cells for output in cell["outputs"]]
     return [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
+
+
+LATENCY = """() => {
+    window.latencies = [];
+    if (window.watched) return;
+    window.watched = true;
+    let began = null;
+    const start = () => { began ??= performance.now(); };
+    document.addEventListener('keydown', start, true);
+    const image = document.querySelector('.widget-image');
+    new MutationObserver(() => image.decode().then(() => requestAnimationFrame(() => {
+        if (began !== null) { window.latencies.push(performance.now() - began); began = null; }
+    }))).observe(image, {attributes: true, attributeFilter: ['src']});
+}"""
+
+
+class Explorer:
+    """The widgets of notebook 15."""
+
+    def __init__(self, notebook):
+        self.notebook, self.page = notebook, notebook.page
+        self.errors = errors_of(notebook.run_all())
+        notebook.show("for control in controls")
+        self.page.locator(".widget-image").wait_for()
+
+    @property
+    def picture(self):
+        return self.page.locator(".widget-image").get_attribute("src")
+
+    @property
+    def status(self):
+        return self.page.locator("[role=status]").inner_text()
+
+    @property
+    def code(self):
+        return self.page.locator(".widget-textarea textarea").input_value()
+
+    def slider(self, description):
+        row = self.page.locator(".widget-inline-hbox", has=self.page.get_by_text(description))
+        return row.locator(".noUi-handle")
+
+    def choose(self, description, option):
+        row = self.page.locator(".widget-dropdown", has=self.page.get_by_text(description))
+        row.locator("select").select_option(option)
+
+    def press(self, name):
+        self.page.locator(".widget-toggle-button", has_text=name).first.click()
+
+    def after(self, action):
+        """Do something, and wait until another picture has come and nothing more is to come."""
+        before = self.picture
+        action()
+        self.page.wait_for_function(
+            "before => document.querySelector('.widget-image').src !== before", arg=before
+        )
+        self.page.locator("[role=status]", has_text="ready").wait_for()
+        return self.picture
+
+    def latencies(self, description, steps):
+        """Move a slider to and fro, and return the milliseconds from each key to its picture."""
+        self.page.evaluate(LATENCY)
+        self.slider(description).focus()
+        for i in range(steps):
+            self.page.keyboard.press("ArrowLeft" if i % 2 else "ArrowRight")
+            self.page.wait_for_function(f"window.latencies.length > {i}")
+            self.page.locator("[role=status]", has_text="ready").wait_for()
+        return self.page.evaluate("window.latencies")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from browsing import ROOT, Notebook, free_port, serving, watched_page
+from browsing import ROOT, Explorer, Notebook, free_port, serving, watched_page
 from helpers import CHROMIUM
 from playwright.sync_api import sync_playwright
 
@@ -63,3 +63,10 @@ def lab(workspace):
 @pytest.fixture
 def open_notebook(page, lab):
     return lambda name: Notebook(page, lab, name)
+
+
+@pytest.fixture(scope="module")
+def explorer(browser, lab):
+    """Notebook 15, run once: what one test has moved the next one finds moved."""
+    with watched_page(browser) as page:
+        yield Explorer(Notebook(page, lab, "15-explorer"))

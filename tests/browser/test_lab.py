@@ -6,18 +6,7 @@ import urllib.request
 
 import numpy as np
 import pytest
-from browsing import Notebook, errors_of, free_port, serving, watched_page
-
-LATENCY = """() => {
-    window.latencies = [];
-    let began = null;
-    const start = () => { began ??= performance.now(); };
-    document.addEventListener('keydown', start, true);
-    const image = document.querySelector('.widget-image');
-    new MutationObserver(() => image.decode().then(() => requestAnimationFrame(() => {
-        if (began !== null) { window.latencies.push(performance.now() - began); began = null; }
-    }))).observe(image, {attributes: true, attributeFilter: ['src']});
-}"""
+from browsing import errors_of, free_port, serving
 
 
 @pytest.mark.parametrize("name", ["00-start-here", "03-one-wide-layer"])
@@ -41,56 +30,6 @@ def test_a_wrong_token_is_refused(lab):
             urllib.request.urlopen(f"{url}/api/contents{wrong}")
         assert error.value.code == 403
         error.value.close()
-
-
-@pytest.fixture(scope="module")
-def explorer(browser, lab):
-    """Notebook 15, run once: what one test has moved the next one finds moved."""
-    with watched_page(browser) as page:
-        yield Explorer(Notebook(page, lab, "15-explorer"))
-
-
-class Explorer:
-    """The widgets of notebook 15."""
-
-    def __init__(self, notebook):
-        self.notebook, self.page = notebook, notebook.page
-        self.errors = errors_of(notebook.run_all())
-        notebook.show("for control in controls")
-        self.page.locator(".widget-image").wait_for()
-
-    @property
-    def picture(self):
-        return self.page.locator(".widget-image").get_attribute("src")
-
-    @property
-    def status(self):
-        return self.page.locator("[role=status]").inner_text()
-
-    @property
-    def code(self):
-        return self.page.locator(".widget-textarea textarea").input_value()
-
-    def slider(self, description):
-        row = self.page.locator(".widget-inline-hbox", has=self.page.get_by_text(description))
-        return row.locator(".noUi-handle")
-
-    def choose(self, description, option):
-        row = self.page.locator(".widget-dropdown", has=self.page.get_by_text(description))
-        row.locator("select").select_option(option)
-
-    def press(self, name):
-        self.page.locator(".widget-toggle-button", has_text=name).first.click()
-
-    def after(self, action):
-        """Do something, and wait until another picture has come and nothing more is to come."""
-        before = self.picture
-        action()
-        self.page.wait_for_function(
-            "before => document.querySelector('.widget-image').src !== before", arg=before
-        )
-        self.page.locator("[role=status]", has_text="ready").wait_for()
-        return self.picture
 
 
 def test_every_kind_of_widget_changes_the_picture_and_the_code(explorer):
@@ -160,15 +99,8 @@ def test_a_slider_that_is_dragged_ends_on_the_picture_of_its_last_place(explorer
     assert picture != explorer.after(lambda: explorer.press("bounds"))
 
 
-def test_a_picture_follows_a_slider(explorer):
-    explorer.page.evaluate(LATENCY)
-    slider = explorer.slider("n_1")
-    slider.focus()
-    for i in range(10):
-        explorer.page.keyboard.press("ArrowLeft" if i % 2 else "ArrowRight")
-        explorer.page.wait_for_function(f"window.latencies.length > {i}")
-    # the time itself is for the benchmark: machines differ
-    assert len(explorer.page.evaluate("window.latencies")) == 10
+def test_every_step_of_a_slider_has_its_picture(explorer):
+    assert len(explorer.latencies("n_1", steps=10)) == 10  # how long: in the benchmark
 
 
 def test_slides_show_one_thing_each_without_code(open_notebook):
