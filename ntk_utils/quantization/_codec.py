@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ntk_utils._scale import polar
+
 MOST_BITS = 54
 """Of a coordinate: integers of 53 bits and a sign are what doubles can tell apart."""
 
@@ -49,7 +51,8 @@ class Label(NamedTuple):
 
 def lattice_exponent(epsilon: float, d: int) -> int:
     """log2(s) for the largest power of two with s √d / 2 ≤ ε."""
-    return max(math.frexp(2 * epsilon / math.sqrt(d))[1] - 1, -1074)
+    mantissa, exponent = math.frexp(epsilon)  # apart, since ε/√d may be no number
+    return max(exponent + math.frexp(2 * mantissa / math.sqrt(d))[1] - 1, -1074)
 
 
 def lattice_coordinates(x, exponent: int) -> np.ndarray:
@@ -90,8 +93,9 @@ def encode_lattice(coordinates, exponent: int, bits: int, label: Label, after: i
 
 def encode_qsgd(x, bits: int, rng: np.random.Generator, label: Label) -> bytes:
     """The norm, and levels that are rounded at random."""
-    k, norm = 2 ** (bits - 1) - 1, float(np.linalg.norm(x))
-    levels = np.floor(k * (x / norm if norm else x) + rng.random(len(x))).astype(np.int64)
+    k, ((norm,), (u,)) = 2 ** (bits - 1) - 1, polar(x[None])
+    # of many bits the sum itself is rounded, to k + 1 at most
+    levels = np.minimum(np.floor(k * u + rng.random(len(x))), k).astype(np.int64)
     return _sealed(_QSGD, (bits, norm), _packed(levels, bits), label)
 
 

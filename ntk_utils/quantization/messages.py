@@ -259,4 +259,16 @@ def decode(
         a vector of another length.
       OutOfRange: the reference is too far from the lattice point for the bits that were sent.
     """
+    if residues is not None:
+        _are_residues(residues, len(reference))
     return _codec.decode(message, label, reference, residues)
+
+
+def _are_residues(residues, d: int) -> None:
+    """Raise unless these are d integers."""
+    kind = np.asarray(residues)
+    if kind.shape != (d,) or not np.issubdtype(kind.dtype, np.integer):
+        raise ValueError(
+            f"residues: expected {d} integers, as `OutOfRange` has them, "
+            f"got {kind.dtype} of shape {kind.shape}"
+        )

@@ -526,7 +526,7 @@ class _Team:
         try:
             for i, rest in arguments.items():
                 pending[i] = submit(task, self.nodes[i], *rest)
-        except concurrent.futures.BrokenExecutor as error:
+        except RuntimeError as error:  # it is broken, or was shut down
             failures = dict.fromkeys(arguments.keys() - pending.keys(), error)
         for i, future in pending.items():
             try:

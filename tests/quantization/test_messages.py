@@ -1,8 +1,10 @@
 """Vectors as bytes: what arrives, how many bytes it takes, and what is noticed on the way."""
 
 import math
+import os
 
 import hypothesis
+import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import strategies as st
@@ -35,11 +37,20 @@ def every_kind(x):
 KINDS = ["exact", "lattice", "qsgd"]
 for_each_kind = pytest.mark.parametrize("kind", KINDS)
 dimensions = st.one_of(st.integers(1, 40), st.sampled_from([100, 1000, 10_000]))
+N_EXAMPLES = os.environ.get("HYPOTHESIS_EXAMPLES")
+search = hypothesis.settings(
+    max_examples=int(N_EXAMPLES or 100),
+    derandomize=N_EXAMPLES is None,
+    database=None,
+    deadline=None,
+    phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
+)
 
 
 # --- the lattice ----------------------------------------------------------------------------------
 
 
+@search
 @hypothesis.given(
     seed=st.integers(0, 1000),
     d=dimensions,
@@ -82,6 +93,7 @@ def test_an_error_that_is_a_lattice_step_itself_is_met_exactly():
     assert messages.lattice_point([0.26], epsilon=0.249).tolist() == [0.25]
 
 
+@search
 @hypothesis.given(seed=st.integers(0, 1000), d=st.integers(1, 50), distance=st.floats(-2, 4))
 def test_the_bits_are_the_fewest_that_every_reference_decodes(seed, d, distance):
     x, references = vector(seed, d), [vector(seed + i, d, 10.0**distance) for i in (1, 2)]
@@ -135,9 +147,78 @@ def test_further_bits_make_of_a_message_that_was_too_short_the_whole_one(seed, f
         messages.decode(whole, **options, residues=error.value.residues)
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("moved", [slice(4, 5), slice(None)])
+@pytest.mark.parametrize("periods", [-1, 1, 1000])
+def test_a_reference_that_drifted_by_whole_periods_gives_no_wrong_vector(seed, moved, periods):
+    x, bits = vector(seed, 12), 5
+    step = 2.0 ** math.floor(math.log2(2 * 0.1 / math.sqrt(12)))
+    message = messages.encode_lattice(x, epsilon=0.1, bits=bits, label=LABEL)
+    messages.decode(message, label=LABEL, reference=x)
+    reference = x.copy()
+    reference[moved] += periods * 2**bits * step
+    with pytest.raises(OutOfRange):
+        messages.decode(message, label=LABEL, reference=reference)
+
+
+@search
+@hypothesis.given(seed=st.integers(0, 1000), d=st.integers(1, 50), distance=st.floats(-2, 8))
+def test_whatever_the_reference_the_lattice_point_is_decoded_or_nothing(seed, d, distance):
+    x = vector(seed, d)
+    message = messages.encode_lattice(x, epsilon=0.1, bits=6, label=LABEL)
+    reference = x + vector(seed + 1, d, 10.0**distance)
+    needed = messages.lattice_bits(x, [reference], epsilon=0.1)
+    try:
+        decoded = messages.decode(message, label=LABEL, reference=reference)
+    except OutOfRange:
+        assert needed > 6
+    else:
+        assert needed <= 6
+        assert np.array_equal(decoded, messages.lattice_point(x, epsilon=0.1))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_further_bits_in_several_messages_cost_only_themselves(seed):
+    x, reference, first = vector(seed, 40, 1000.0), np.zeros(40), 3
+    options = {"label": LABEL, "reference": reference}
+    most = messages.lattice_bits(x, [reference], epsilon=0.1)
+    residues, payload = None, 0
+    for after, bits in [(0, first), (first, 7), (7, 8), (8, most)]:
+        part = messages.encode_lattice(x, epsilon=0.1, bits=bits, label=LABEL, after=after)
+        payload += len(part) - 13
+        if bits < most:
+            with pytest.raises(OutOfRange) as error:
+                messages.decode(part, **options, residues=residues)
+            residues = error.value.residues
+            assert (residues >= 0).all()
+            assert (residues < 2**bits).all()
+    decoded = messages.decode(part, **options, residues=residues)
+    assert np.array_equal(decoded, messages.lattice_point(x, epsilon=0.1))
+    assert payload == 40 * most / 8
+
+
+def test_residues_of_another_vector_give_no_wrong_vector():
+    x, reference = vector(0, 40, 10.0), np.zeros(40)
+    short = messages.encode_lattice(-x, epsilon=0.1, bits=3, label=LABEL)
+    with pytest.raises(OutOfRange) as error:
+        messages.decode(short, label=LABEL, reference=reference)
+    further = messages.encode_lattice(x, epsilon=0.1, bits=20, label=LABEL, after=3)
+    with pytest.raises(OutOfRange):
+        messages.decode(further, label=LABEL, reference=reference, residues=error.value.residues)
+
+
 def test_errors_that_doubles_cannot_express_are_refused():
     with pytest.raises(ValueError, match="epsilon: expected an error that doubles can express"):
         messages.lattice_point([1.0, 2.0], epsilon=1e-17)
+
+
+def test_the_smallest_error_of_all_is_met_or_refused():
+    x = np.full(100, 0.3)
+    try:
+        point = messages.lattice_point(x, epsilon=5e-324)
+    except ValueError:
+        return
+    assert np.array_equal(point, x)
 
 
 # --- QSGD -----------------------------------------------------------------------------------------
@@ -152,12 +233,13 @@ def test_qsgd_is_unbiased_with_a_mean_square_error_below_its_bound_and_not_far_b
             messages.decode(
                 messages.encode_qsgd(x, bits=bits, rng=rng, label=LABEL), label=LABEL, reference=x
             )
-            for _ in range(1000)
+            for _ in range(300)
         ]
     )
     # what is rounded at random to one of two numbers has at most half of their distance as its sd
     largest_sd = np.linalg.norm(x) / (2 * k)
     assert (abs(draws.mean(axis=0) - x) <= 5 * largest_sd / math.sqrt(len(draws))).all()
+    assert abs((draws - x).mean()) <= 5 * largest_sd / math.sqrt(draws.size)
     squares = ((draws - x) ** 2).sum(axis=1)
     bound = min(d / k**2, math.sqrt(d) / k) * (x @ x)
     mean = squares.mean()
@@ -186,6 +268,31 @@ def test_qsgd_rounds_by_the_generator_alone():
         for seed in (1, 1, 2)
     )
     assert a == b != c
+
+
+@pytest.mark.parametrize("bits", [50, 52, 54])
+def test_qsgd_never_sends_a_vector_that_is_farther_than_one_level(bits):
+    for seed in range(500):
+        rng = np.random.default_rng(seed)
+        x = np.abs(rng.standard_normal(1))
+        message = messages.encode_qsgd(x, bits=bits, rng=rng, label=LABEL)
+        decoded = messages.decode(message, label=LABEL, reference=x)
+        np.testing.assert_allclose(decoded, x, rtol=2.0 ** (3 - bits))
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+def test_qsgd_sends_vectors_of_any_scale(scale):
+    x = vector(0, 20)
+    plain, scaled = (
+        messages.decode(
+            messages.encode_qsgd(v, bits=8, rng=np.random.default_rng(0), label=LABEL),
+            label=LABEL,
+            reference=v,
+        )
+        for v in (x, scale * x)
+    )
+    np.testing.assert_allclose(scaled / scale, plain, rtol=1e-12)
 
 
 # --- bytes ----------------------------------------------------------------------------------------
@@ -248,67 +355,134 @@ def test_a_vector_of_another_length_is_refused(kind):
 
 # --- bad input ------------------------------------------------------------------------------------
 
-X = np.array([1.0, 2.0])
+X, RNG = np.array([1.0, 2.0]), np.random.default_rng(0)
+PUBLIC = {
+    "encode_exact": {"x": X, "label": LABEL},
+    "encode_lattice": {"x": X, "epsilon": 1.0, "bits": 3, "label": LABEL, "after": 0},
+    "encode_qsgd": {"x": X, "bits": 3, "rng": RNG, "label": LABEL},
+    "lattice_bits": {"x": X, "references": [X], "epsilon": 1.0},
+    "lattice_point": {"x": X, "epsilon": 1.0},
+    "decode": {
+        "message": messages.encode_exact(X, label=LABEL),
+        "label": LABEL,
+        "reference": X,
+        "residues": None,
+    },
+}
 
 
+@pytest.fixture
+def without_type_checks(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+NOT_VECTORS = [
+    ([[1.0]], ValueError, r"expected an array of rank 1, got shape \(1, 1\)"),
+    ([], ValueError, r"expected at least one row .*got shape \(0,\)"),
+    ([np.nan, 1.0], ValueError, "expected finite entries, got 1 nan or inf"),
+    (["a", "b"], TypeError, "expected real numbers, got dtype <U1"),
+    ("text", TypeError, "expected a NumPy or JAX array, got str"),
+]
+WRONG = {
+    "x": NOT_VECTORS,
+    "reference": NOT_VECTORS,
+    "epsilon": [
+        (0.0, ValueError, "expected a finite number > 0, got 0"),
+        (-1.0, ValueError, "expected a finite number > 0, got -1"),
+        (math.inf, ValueError, "expected a finite number > 0, got inf"),
+        ("1", TypeError, "expected a real number, got '1'"),
+    ],
+    "bits": [
+        (0, ValueError, "expected an integer >= 1, got 0"),
+        (55, ValueError, "expected from [12] to 54 bits, got 55"),
+        (3.0, TypeError, "expected an integer, got 3.0"),
+    ],
+    "after": [
+        (-1, ValueError, "expected an integer >= 0, got -1"),
+        (3, ValueError, "expected fewer bits than bits = 3, got 3"),
+        (1.0, TypeError, "expected an integer, got 1.0"),
+    ],
+    "label": [
+        (3, TypeError, r"expected Label\(sender, number\), got 3"),
+        ((1, 2, 3), TypeError, r"expected Label\(sender, number\), got \(1, 2, 3\)"),
+    ],
+    "rng": [(0, TypeError, "expected Generator, got int")],
+    "references": [
+        ([], ValueError, r"expected at least one, of shape \(2,\), got \[\]"),
+        ([X, X[:1]], ValueError, r"expected .* of shape \(2,\), got \[\(2,\), \(1,\)\]"),
+        (3, TypeError, "expected a sequence, got 3"),
+    ],
+    "message": [
+        ("text", TypeError, "expected bytes, got str"),
+        (None, TypeError, "expected bytes, got NoneType"),
+    ],
+}
+BAD_CALLS = [
+    (name, argument, *case)
+    for name, arguments in PUBLIC.items()
+    for argument in arguments
+    for case in WRONG.get(argument, [])
+]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_the_arguments_that_are_made_bad_below_are_good(name):
+    getattr(messages, name)(**PUBLIC[name])
+
+
+@pytest.mark.parametrize(("name", "argument", "value", "error", "expected"), BAD_CALLS)
+def test_every_bad_argument_is_named_with_what_was_expected_and_what_came(
+    name, argument, value, error, expected
+):
+    with pytest.raises(error, match=f"^{argument}: {expected}"):
+        getattr(messages, name)(**PUBLIC[name] | {argument: value})
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize(
+    "residues", ["text", 3, np.array([1.0] * 40), np.array([1]), np.array([1] * 5)]
+)
+def test_residues_that_are_not_those_of_the_vector_are_named(residues):
+    further = messages.encode_lattice(vector(0, 40), epsilon=0.1, bits=20, label=LABEL, after=3)
+    with pytest.raises((ValueError, TypeError), match=r"^residues: expected"):
+        messages.decode(further, label=LABEL, reference=np.zeros(40), residues=residues)
+
+
+@pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
         (lambda: Lattice(accuracy=0.0), ValueError, "accuracy: expected a finite number > 0"),
+        (lambda: Lattice(accuracy="fine"), TypeError, "accuracy: expected a real number"),
         (lambda: Lattice(first_bits=0), ValueError, "first_bits: expected an integer >= 1, got 0"),
         (lambda: Lattice(first_bits=55), ValueError, "first_bits: expected from 1 to 54 bits"),
+        (lambda: Lattice(first_bits=8.0), TypeError, "first_bits: expected an integer, got 8.0"),
+        (lambda: Lattice(memory=1), TypeError, "memory: expected bool, got int"),
         (lambda: QSGD(bits=1), ValueError, "bits: expected from 2 to 54 bits, got 1"),
-        (lambda: messages.encode_exact([[1.0]], label=LABEL), ValueError, "x: expected an array"),
-        (lambda: messages.encode_exact([np.nan], label=LABEL), ValueError, "x: expected finite"),
-        (lambda: messages.encode_exact(X, label=3), TypeError, "label: expected Label"),
-        (lambda: messages.encode_exact(X, label=(1, -1)), ValueError, "label.number: expected"),
+        (lambda: QSGD(bits=55), ValueError, "bits: expected from 2 to 54 bits, got 55"),
+        (lambda: QSGD(bits="8"), TypeError, "bits: expected an integer, got '8'"),
         (
-            lambda: messages.encode_lattice(X, epsilon=-1.0, bits=3, label=LABEL),
-            ValueError,
-            "epsilon: expected a finite number > 0, got -1",
-        ),
-        (
-            lambda: messages.encode_lattice(X, epsilon=1.0, bits=60, label=LABEL),
-            ValueError,
-            "bits: expected from 1 to 54 bits, got 60",
-        ),
-        (
-            lambda: messages.encode_lattice(X, epsilon=1.0, bits=3, label=LABEL, after=3),
-            ValueError,
-            "after: expected fewer bits than bits = 3, got 3",
-        ),
-        (
-            lambda: messages.encode_qsgd(X, bits=1, rng=np.random.default_rng(0), label=LABEL),
+            lambda: messages.encode_qsgd(X, bits=1, rng=RNG, label=LABEL),
             ValueError,
             "bits: expected from 2 to 54 bits, got 1",
         ),
         (
-            lambda: messages.encode_qsgd(X, bits=4, rng=0, label=LABEL),
+            lambda: messages.encode_exact(X, label=(-1, 1)),
+            ValueError,
+            "label.sender: expected an integer >= 0, got -1",
+        ),
+        (
+            lambda: messages.encode_exact(X, label=(1, 0.5)),
             TypeError,
-            "rng: expected Generator, got int",
+            "label.number: expected an integer, got 0.5",
         ),
         (
-            lambda: messages.lattice_bits(X, [], epsilon=1.0),
+            lambda: messages.lattice_bits(X, [X, [np.inf, 1.0]], epsilon=1.0),
             ValueError,
-            "references: expected at least one, of shape",
-        ),
-        (
-            lambda: messages.lattice_bits(X, [X[:1]], epsilon=1.0),
-            ValueError,
-            "references: expected at least one, of shape",
-        ),
-        (
-            lambda: messages.decode("text", label=LABEL, reference=X),
-            TypeError,
-            "message: expected bytes, got str",
-        ),
-        (
-            lambda: messages.decode(b"", label=LABEL, reference=[]),
-            ValueError,
-            "reference: expected",
+            r"references\[1\]: expected finite entries, got 1 nan or inf",
         ),
     ],
 )
 def test_bad_input_is_named_with_what_was_expected_and_what_came(call, error, message):
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=f"^{message}"):
         call()
