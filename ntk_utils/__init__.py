@@ -19,6 +19,8 @@ loads when one of its names is first used, so ``import ntk_utils`` costs what ``
 is a small difference of large numbers, and in single precision it is noise.
 """
 
+import difflib
+
 import jax
 import lazy_loader
 
@@ -26,4 +28,13 @@ __version__ = "0.1.0"
 
 jax.config.update("jax_enable_x64", True)
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str):
+    if name in __all__:
+        return _load(name)
+    close = difflib.get_close_matches(name, __all__)
+    hint = f": did you mean {' or '.join(close)}?" if close else ""
+    # with the name alone: the interpreter, unlike Jupyter, would guess once more
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}", name=name)

@@ -74,7 +74,8 @@ def is_hidden_layer(k: int, depth: int) -> None:
 def _real_array(name: str, value, ndim: int, *, placed: bool = False):
     """Return `value` as a finite float64 array of rank `ndim` with no empty axis.
 
-    An array of NumPy; or one of JAX under jit, vmap and grad, and, if `placed`, on a mesh.
+    From an array, a list of lists, or what has `__array__`, as data frames and tensors do. An array
+    of NumPy; or one of JAX under jit, vmap and grad, and, if `placed`, on a mesh.
     """
     array = _array(name, value, placed)
     if array.dtype != bool and not any(
@@ -117,7 +118,7 @@ def _array(name: str, value, placed: bool):
     if not (hasattr(value, "__array__") or isinstance(value, list | tuple | numbers.Number)):
         raise TypeError(f"{name}: expected a NumPy or JAX array, got {type(value).__name__}")
     try:
-        return np.asarray(value)
+        array = np.asarray(value)
     except ValueError as error:
         raise ValueError(
             f"{name}: expected a rectangular array, got rows of different lengths"
@@ -126,6 +127,10 @@ def _array(name: str, value, placed: bool):
         raise TypeError(
             f"{name}: expected a NumPy or JAX array, got {type(value).__name__}: {error}"
         ) from error
+    # pandas' columns of several kinds of numbers; its missing value is none
+    if array.dtype == object and all(isinstance(v, numbers.Real | np.bool_) for v in array.flat):
+        return array.astype(np.float64)
+    return array
 
 
 def is_placed(array) -> bool:
@@ -195,6 +200,12 @@ def weights(name: str, value) -> tuple[jax.Array, ...]:
         raise TypeError(
             f"{name}: expected a non-empty tuple of weight matrices, got {type(value).__name__}"
         )
+    for i, w in enumerate(value):
+        if isinstance(w, tuple | list) and len(w) == 2 and getattr(w[0], "ndim", None) == 2:
+            raise TypeError(
+                f"{name}: expected weight matrices alone, of networks without biases, "
+                f"got a pair (W, b) in {name}[{i}]"
+            )
     params = tuple(inputs(f"{name}[{i}]", w) for i, w in enumerate(value))
     for i in range(len(params) - 1):
         if params[i].shape[1] != params[i + 1].shape[0]:
@@ -212,13 +223,13 @@ def weights(name: str, value) -> tuple[jax.Array, ...]:
 
 def double_matrix(name: str, value) -> np.ndarray:
     """A matrix in double precision, as LAPACK takes it."""
-    dtype = getattr(value, "dtype", np.float64)
-    if jnp.issubdtype(dtype, jnp.floating) and dtype != np.float64:
+    array = _array(name, value, placed=False)  # of a tensor the dtype may be none of NumPy's
+    if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype != np.float64:
         raise TypeError(
-            f"{name}: expected float64, got {dtype}; in lower precision the smallest "
+            f"{name}: expected float64, got {array.dtype}; in lower precision the smallest "
             "eigenvalue is noise (importing ntk_utils switches JAX to 64 bits: import it first)"
         )
-    return np.asarray(_real_array(name, value, 2))
+    return np.asarray(_real_array(name, array, 2))
 
 
 def kernel(name: str, value) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Activations σ: the ReLU, on which everything rests, and smooth ones, for theorems on training."""
 
+from __future__ import annotations
+
 import functools
 import math
 from collections.abc import Callable
@@ -19,7 +21,7 @@ Activation = Callable[[Array], Array]
 time, since a new one is compiled anew."""
 
 
-def relu(u: Float[ArrayLike, "..."]) -> Float[Array, "..."]:
+def relu(u: Float[ArrayLike, ...]) -> Float[Array, ...]:
     """max(u, 0), with the slope 0 at 0; the activation of every function that is given none."""
     return jax.nn.relu(u)
 
@@ -54,7 +56,7 @@ class SmoothedLeakyReLU:
         if self.gamma >= 1:
             raise ValueError(f"gamma: expected a number between 0 and 1, got {self.gamma}")
 
-    def __call__(self, u: Float[ArrayLike, "..."]) -> Float[Array, "..."]:
+    def __call__(self, u: Float[ArrayLike, ...]) -> Float[Array, ...]:
         """σ of every entry."""
         rest = 1 - self.gamma
         s = rest / (self.beta * math.sqrt(2 * math.pi))

@@ -1,5 +1,7 @@
 """Samplers and real data, scaled as the theorems ask (‖x‖ ≈ √d), and checks of their hypotheses."""
 
+from __future__ import annotations
+
 import csv
 import io
 import math

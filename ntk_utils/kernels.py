@@ -4,6 +4,8 @@ All in the standard parametrization of `networks`: K̄ = J Jᵀ, J the N × (num
 of the outputs in all weights, nothing divided by a width.
 """
 
+from __future__ import annotations
+
 import functools
 import itertools
 import math

@@ -7,6 +7,8 @@ N(0, β_l²). Nothing is divided by √n. L counts weight matrices: L = 3 has tw
 1 is the linear model. Unless an activation σ is given, it is the ReLU, σ(u) = max(u, 0), σ'(0) = 0.
 """
 
+from __future__ import annotations
+
 import functools
 import itertools
 import math

@@ -4,6 +4,8 @@ Nothing here holds an N × N matrix: memory is O(N Σ n_l). Operators and solver
 that all of lineax and of matfree applies to them.
 """
 
+from __future__ import annotations
+
 import functools
 import warnings
 from typing import NamedTuple, SupportsFloat, SupportsIndex

@@ -5,6 +5,8 @@ report = ntk_utils.conditioning_report(x)
 report.plot()
 """
 
+from __future__ import annotations
+
 import itertools
 import math
 import time

@@ -1,5 +1,7 @@
 """Eigenvalues of kernels and singular values of feature matrices, by LAPACK in double precision."""
 
+from __future__ import annotations
+
 import numpy as np
 import scipy.linalg
 import scipy.optimize

@@ -7,6 +7,8 @@ K̄ at each step; gradient descent and gradient flow record what the theorems on
 is what a published experiment trains with.
 """
 
+from __future__ import annotations
+
 import functools
 import itertools
 import math
@@ -93,7 +95,7 @@ class TrainingInterrupted(KeyboardInterrupt):
     At a prompt and in a notebook it is `sys.last_value.run`.
     """
 
-    def __init__(self, message: str, run: "Trajectory | Flow | Fit"):
+    def __init__(self, message: str, run: Trajectory | Flow | Fit):
         super().__init__(message)
         self.run = run
 

@@ -69,6 +69,7 @@ def bad_samples(*before, at_least_two=False, **after):
         (TypeError, "array", "str", "x"),
         (TypeError, "array", "NoneType", None),
         (TypeError, "real numbers", "object", pd.DataFrame({"a": ["b", 1.0], "c": [2.0, 3.0]})),
+        (ValueError, "finite", "1 nan or inf", pd.DataFrame({"a": [1, None]}, dtype="Int64")),
         (ValueError, "masked", "1", np.ma.masked_greater(X, 10)),
     ]
     if at_least_two:
@@ -86,6 +87,8 @@ def bad_weights(*after):
         (TypeError, "params", "tuple of weight matrices", "ndarray", w_1),
         (TypeError, "params", "tuple of weight matrices", "dict", {"w": w_1}),
         (TypeError, "params[1]", "array", "str", (w_1, "w")),
+        (TypeError, "params", "without biases", "(W, b) in params[0]", ((w_1, w_1[0]), w_2)),
+        (TypeError, "params", "without biases", "(W, b) in params[1]", (w_1, [w_2, w_2[0]])),
         (ValueError, "params[1]", "rank 2", "(2,)", (w_1, w_2[:, 0])),
         (ValueError, "params[0]", "at least one", "(0, 2)", (w_1[:0], w_2)),
         (ValueError, "params[0]", "finite", "6 nan or inf", (w_1 * NAN, w_2)),
@@ -146,6 +149,7 @@ def bad_matrices(name):
         (TypeError, "float64", "float32", K.astype(np.float32)),
         (TypeError, "float64", "float16", K.astype(np.float16)),
         (TypeError, "float64", "float32", jax.numpy.eye(3, dtype="float32")),
+        (TypeError, "float64", "float32", pd.DataFrame(K.astype(np.float32))),
         (TypeError, "real numbers", "complex128", K * 1j),
         (TypeError, "array", "str", "k"),
         (TypeError, "array", "NoneType", None),

@@ -2,8 +2,13 @@
 
 import ast
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 
+import jax
+import jaxtyping
+import numpy as np
 import pytest
 
 import ntk_utils
@@ -218,3 +223,52 @@ NAMES = """
 
 def test_no_public_name_was_lost_when_rooms_were_divided():
     assert [name for name in NAMES.split() if not hasattr(ntk_utils, name)] == []
+
+
+# --- at the package's door ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("empirical_nkt", "empirical_ntk"), ("sandwhich", "sandwich"), ("Networks", "Network")],
+)
+def test_a_mistyped_name_is_an_error_that_suggests_what_was_meant(name, meant):
+    with pytest.raises(AttributeError, match=f"'ntk_utils' has no attribute '{name}': .* {meant}"):
+        getattr(ntk_utils, name)
+
+
+def test_a_name_like_no_other_is_an_error_without_a_suggestion():
+    with pytest.raises(AttributeError, match=r"'ntk_utils' has no attribute 'qqqqq'$"):
+        ntk_utils.qqqqq  # noqa: B018
+
+
+def test_help_shows_the_types_as_they_are_written():
+    code = """
+import inspect, ntk_utils
+for name in ntk_utils.__all__:
+    value = getattr(ntk_utils, name)
+    if inspect.isfunction(value):
+        print(name, inspect.signature(value), sep="")
+"""
+    # in a process of its own: the run-time type checks of these tests have wrapped the functions
+    printed = subprocess.check_output([sys.executable, "-c", code], text=True, encoding="utf-8")
+    assert "Union" not in printed
+    assert "jaxlib" not in printed
+    (line,) = [line for line in printed.splitlines() if line.startswith("layer_ntks(")]
+    assert line.startswith("layer_ntks(params: 'Params', x: \"Float[ArrayLike, 'N d']\", *, ")
+    assert line.endswith(") -> \"Float[Array, 'L N N']\"")
+
+
+@pytest.mark.parametrize("x", [np.ones(3), np.ones((3, 2, 2))])
+def test_the_types_are_checked_in_these_tests(x):
+    separation = ntk_utils.separation.__wrapped__  # behind the door, which would refuse x itself
+    assert separation(np.eye(3)) == pytest.approx(2**0.5)
+    with pytest.raises(jaxtyping.TypeCheckError):
+        separation(x)
+
+
+def test_the_shapes_are_checked_against_one_another_in_these_tests(monkeypatch):
+    params = ntk_utils.init_params(ntk_utils.Network((3, 4, 1)), jax.random.key(0))
+    monkeypatch.setattr(ntk_utils.kernels, "where_x_lies", lambda *_: jax.numpy.ones((2, 3)))
+    with pytest.raises(jaxtyping.TypeCheckError):
+        ntk_utils.empirical_ntk(params, np.ones((2, 3)))

@@ -5,6 +5,8 @@ statement is about; whether it holds along a path is for `training.gradient_desc
 loss is Φ = ½ ‖f(X) - y‖².
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from typing import NamedTuple, SupportsFloat

@@ -8,6 +8,8 @@ arXiv:2012.11654v5): its constants are unspecified, so it predicts how λ_min sc
 it is.
 """
 
+from __future__ import annotations
+
 import functools
 from typing import NamedTuple, SupportsIndex
 

@@ -5,6 +5,8 @@ tangent kernel for deep ReLU networks" (ICML 2021, arXiv:2012.11654v5), and what
 it: Lemmas 5.2 to 5.4, Khatri–Rao powers, and the mean Gram matrix of the next layer.
 """
 
+from __future__ import annotations
+
 import functools
 import itertools
 import math

@@ -8,6 +8,8 @@ a sum of Hadamard powers C^{∘p} of the cosine matrix, each positive semidefini
 A bound on the smallest eigenvalue of each power is a bound on λ_min(K^(L)), on every data set.
 """
 
+from __future__ import annotations
+
 import functools
 import math
 

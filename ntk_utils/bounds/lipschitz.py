@@ -5,6 +5,8 @@ tangent kernel for deep ReLU networks" (ICML 2021, arXiv:2012.11654v5). Lipschit
 norms of Jacobians are squared throughout, as in the theorem, and the names say so.
 """
 
+from __future__ import annotations
+
 import math
 
 import jax

@@ -15,6 +15,8 @@ Source: Javanmard, Mondelli, Montanari (Annals of Statistics 48(6), 2020, arXiv:
   choices of K, of Ω, of its boundary and of the unit of time are ours.
 """
 
+from __future__ import annotations
+
 import functools
 import math
 from collections.abc import Callable

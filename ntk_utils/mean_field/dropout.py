@@ -15,6 +15,8 @@ Source: Shevchenko, Mondelli (ICML 2020, arXiv:1912.10095). The choice of σ, of
   and of the unit of time are ours.
 """
 
+from __future__ import annotations
+
 import functools
 import itertools
 from typing import NamedTuple

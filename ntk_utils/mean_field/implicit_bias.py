@@ -16,6 +16,8 @@ Setting: Shevchenko, Kungurtsev, Mondelli (JMLR 23(130), 2022, arXiv:2111.02278)
 differ from the ones here; formulas with constants are derived here.
 """
 
+from __future__ import annotations
+
 import math
 from typing import NamedTuple
 

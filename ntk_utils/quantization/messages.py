@@ -20,6 +20,8 @@ Source: the idea is that of Davies, Gurunathan, Moshrefi, Ashkboos, Alistarh (IC
   arXiv:1610.02132), here with levels of a fixed number of bits.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from dataclasses import dataclass
 

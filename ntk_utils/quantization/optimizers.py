@@ -23,6 +23,8 @@ Source: Alimisis, Davies, Alistarh (ICML 2021, arXiv:2102.07214); the algorithms
   the accuracy of a message is ours.
 """
 
+from __future__ import annotations
+
 import concurrent.futures
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -7,6 +7,8 @@ derivative in a_ij·x. The *majorant* γ AᵀA/m + ρ I, on average over the nod
 than the Hessian; for the squared loss it is the Hessian.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
