@@ -129,7 +129,8 @@ def _array(name: str, value, placed: bool):
         ) from error
     # pandas' columns of several kinds of numbers; its missing value is none
     if array.dtype == object and all(isinstance(v, numbers.Real | np.bool_) for v in array.flat):
-        return array.astype(np.float64)
+        with contextlib.suppress(OverflowError):  # an integer beyond the largest float
+            return array.astype(np.float64)
     return array
 
 

@@ -69,6 +69,7 @@ def bad_samples(*before, at_least_two=False, **after):
         (TypeError, "array", "str", "x"),
         (TypeError, "array", "NoneType", None),
         (TypeError, "real numbers", "object", pd.DataFrame({"a": ["b", 1.0], "c": [2.0, 3.0]})),
+        (TypeError, "real numbers", "object", [[10**400, 1.0], [2.0, 3.0]]),
         (ValueError, "finite", "1 nan or inf", pd.DataFrame({"a": [1, None]}, dtype="Int64")),
         (ValueError, "masked", "1", np.ma.masked_greater(X, 10)),
     ]
