@@ -22,13 +22,14 @@ def normals(keys, shapes, scales) -> tuple[jax.Array, ...]:
     arrays = []
     for key, shape, scale in zip(keys, shapes, scales, strict=True):
         size = math.prod(shape)
-        array = scale * _checks.concrete(_draw(key, _block(size)))[:size].reshape(shape)
+        # the first numbers are the same, whatever the block
+        array = scale * _checks.concrete(_draw(key, block_size(size)))[:size].reshape(shape)
         arrays.append(_checks.on_device(array))
     return tuple(arrays)
 
 
-def _block(size):
-    """How many numbers to draw for so many: the first ones are the same, whatever the block."""
+def block_size(size: int) -> int:
+    """How many numbers to compute for so many: of a few sizes, each of which is compiled once."""
     if size > _LARGE_BLOCK:
         step = 2 ** (size.bit_length() - 4)  # an eighth at most for nothing
         return step * math.ceil(size / step)

@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from ntk_utils import _checks
+from ntk_utils._random import block_size
 
 Activation = Callable[[Array], Array]
 """An elementwise function that JAX differentiates, such as `jax.numpy.tanh`; the same object each
@@ -109,21 +110,14 @@ def slopes(activation, g):
     """σ'(g), likewise; those of the ReLU are True and False."""
     if activation is relu:
         return g > 0
-    return (
-        _in_blocks(_slopes, activation, g) if isinstance(g, np.ndarray) else _slopes(activation, g)
-    )
-
-
-_SMALLEST_BLOCK = 2**14
+    if not isinstance(g, np.ndarray):
+        return _slopes(activation, g)
+    return _in_blocks(_slopes, activation, g)
 
 
 def _in_blocks(function, activation, g):
-    """An elementwise function of an array of NumPy, compiled for a few sizes only.
-
-    XLA would compile it for each new shape, which takes longer than the entries that are too many.
-    """
-    block = max(_SMALLEST_BLOCK, 2 ** (g.size - 1).bit_length())
-    filled = np.zeros(block, g.dtype)
+    """An elementwise function of an array of NumPy, which XLA would compile for each new shape."""
+    filled = np.zeros(block_size(g.size), g.dtype)
     filled[: g.size] = g.ravel()
     return np.asarray(function(activation, filled))[: g.size].reshape(g.shape)
 

@@ -212,7 +212,8 @@ def code(view: str, settings: Settings, *, path: str | None = None) -> str:
     Args:
       view: a key of `VIEWS`.
       settings: what to draw.
-      path: the file from which `read` took the samples, if it did.
+      path: the file from which `read` took the samples, if it did; where the lines are executed, it
+        has to be there.
 
     Raises:
       ValueError, TypeError: an unknown view, settings of another type, samples without a path.
@@ -224,6 +225,8 @@ def code(view: str, settings: Settings, *, path: str | None = None) -> str:
         if path is None:
             raise ValueError("path: expected the file that the samples were read from, got None")
         said["data"] = f"ntk.explorer.read({path!r})"
+    if settings.dim != settings.d:
+        del said["d"]  # these samples have a dimension of their own
     arguments = ", ".join(f"{name}={value}" for name, value in said.items())
     return (
         "import ntk_utils as ntk; ntk.use_style()\n"
@@ -267,6 +270,11 @@ def _legend(ax: Axes) -> None:
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
+def _positive(values, rounding: float = 0.0) -> np.ndarray:
+    """The values that a logarithmic axis can show, nan for the others."""
+    return np.where(np.asarray(values) > rounding, values, np.nan)
+
+
 def _plain_ticks(axis) -> None:
     """Label a logarithmic axis by plain text: mathematics takes half of the time of a figure.
 
@@ -294,37 +302,39 @@ def _architecture(settings: Settings) -> Iterator[Figure]:
 def _spectrum(settings: Settings) -> Iterator[Figure]:
     network, x, params = drawn(settings)
     k = empirical_ntk(params, x, activation=network.activation)
-    eigenvalues = spectrum(k)
-    rounding = rounding_error(k)
-    smallest = f"{eigenvalues[0]:.3g}" if eigenvalues[0] > rounding else "0, up to rounding"
-    figure, ax = _axes(f"smallest eigenvalue: {smallest}")
-    above = np.where(eigenvalues > rounding, eigenvalues, 0)
-    plotting.spectrum(ax, above, label="K̄ of this draw")
+    eigenvalues, rounding = spectrum(k), rounding_error(k)
+    figure, ax = _axes(f"smallest eigenvalue: {_in_words(eigenvalues[0], rounding)}")
+    eigenvalues[eigenvalues <= rounding] = 0
+    plotting.spectrum(ax, eigenvalues, label="K̄ of this draw")
     wide = _wide_limit(network, x)
     if wide is not None:
+        limit = _positive(spectrum(wide), rounding_error(wide))[::-1]
         rank = np.arange(1, settings.n + 1)
-        plotting.limit(ax, rank, spectrum(wide)[::-1], label="if all layers were large")
+        plotting.limit(ax, rank, limit, label="if all layers were large")
     _legend(ax)
     _plain_ticks(ax.yaxis)
     yield figure
+
+
+def _in_words(value: float, rounding: float) -> str:
+    return f"{value:.3g}" if value > rounding else "0, up to rounding"
 
 
 def _layer_terms(settings: Settings) -> Iterator[Figure]:
     network, x, params = drawn(settings)
     found = sandwich(params, x, activation=network.activation)
     shares = layer_shares(params, x, activation=network.activation)
-    features, gradients = found.feature_factors, found.gradient_factors
+    a, b = found.feature_factors, found.gradient_factors
     series = {
         "its part of λₘᵢₙ(K̄)": shares * found.lambda_min,
-        "Schur term: the product of": features * gradients,
-        "λₘᵢₙ(Fₖ Fₖᵀ) and": features,
-        "minᵢ ‖(Bₖ₊₁)ᵢ‖²": gradients,
+        "Schur term, a · b": a * b,
+        "a = λₘᵢₙ(Fₖ Fₖᵀ)": a,
+        "b = minᵢ ‖(Bₖ₊₁)ᵢ‖²": b,
     }
     figure, ax = _axes("what each layer term gives", yscale="log")
     k = np.arange(network.depth)
     for i, (label, values) in enumerate(series.items()):
-        positive = np.where(values > 0, values, np.nan)  # 0 has no place on the axis
-        ax.plot(k + 0.13 * (i - 1.5), positive, linestyle="", label=label)
+        ax.plot(k + 0.13 * (i - 1.5), _positive(values), linestyle="", label=label)
     ax.set_xticks(k, [f"k = {i}\n({n})" for i, n in enumerate(network.widths[:-1])])
     ax.set_xlim(-0.5, network.depth - 0.5)
     ax.grid(visible=False, axis="x")
@@ -346,12 +356,12 @@ def _bounds(settings: Settings) -> Iterator[Figure]:
         values["λₘᵢₙ of large layers"] = smallest_eigenvalue(wide)
     figure, ax = _axes("the smallest eigenvalue between its bounds", xscale="log")
     for row, (label, value) in enumerate(values.items()):
-        of_draw = value is found.lambda_min
         if value > found.rounding:
+            of_draw = label.endswith("of this draw")
             ax.plot(value, row, marker="o", color="C0" if of_draw else "black")
-        text = f"{value:.3g}" if value > found.rounding else "0, up to rounding"
         # apart from one another, since a label that stays is typeset once
         beside = {"xycoords": ax.get_yaxis_transform(), "textcoords": "offset points"}
+        text = _in_words(value, found.rounding)
         ax.annotate(label, (1.03, row), (0, 2), va="bottom", **beside)
         ax.annotate(text, (1.03, row), (0, -2), va="top", fontweight="bold", **beside)
     ax.set_yticks(range(len(values)), [])
@@ -369,9 +379,9 @@ def _features(settings: Settings) -> Iterator[Figure]:
         values = np.linalg.svd(np.asarray(f_k), compute_uv=False)
         ax.plot(
             np.arange(1, len(values) + 1),
-            np.where(values > 1e-12 * values[0], values, np.nan),
+            _positive(values, 1e-12 * values[0]),
             markersize=3,
-            label=f"F{chr(0x2080 + k)}, {f_k.shape[1]} columns",
+            label=f"F{chr(0x2080 + k)}, width {f_k.shape[1]}",
         )
     ax.axvline(settings.n, linestyle="--", color="black", linewidth=1, label=f"N = {settings.n}")
     ax.set(yscale="log")
@@ -386,7 +396,7 @@ def _training(settings: Settings) -> Iterator[Figure]:
     k = np.asarray(empirical_ntk(params, x, activation=network.activation))
     eigenvalues, steps = spectrum(k), np.arange(_STEPS + 1)
     if not eigenvalues[-1] > 0:
-        raise ValueError("hidden: expected widths at which some sample has a gradient, got K = 0")
+        raise ValueError("hidden: expected widths at which some sample has a gradient, got none")
     step_size = 1 / eigenvalues[-1]
     _, residual = _descent_step(params, x, y, step_size, network.activation)
     frozen = frozen_residuals(k, residual, step_size, steps)
@@ -398,8 +408,7 @@ def _training(settings: Settings) -> Iterator[Figure]:
         ax.plot(steps[: len(losses)], losses, markersize=3, label="measured")
         loss = (frozen**2).sum(axis=1) / (residual @ residual)
         plotting.limit(ax, steps, loss, label="if K̄ did not change")
-        label = "(1 - λₘᵢₙ/λₘₐₓ)²ᵗ"
-        plotting.bound(ax, steps, slowest, side="upper", label=label)
+        plotting.bound(ax, steps, slowest, side="upper", label="(1 - λₘᵢₙ/λₘₐₓ)²ᵗ")
         ax.set_ylabel("loss / loss at the start")
         _legend(ax)
         _plain_ticks(ax.yaxis)
@@ -412,7 +421,10 @@ def _training(settings: Settings) -> Iterator[Figure]:
 
 
 def _descent_step(params, x, y, step_size, activation):
-    """The weights after a step of gradient descent, and the residual before it, in NumPy."""
+    """The weights after a step of gradient descent, and the residual before it.
+
+    In NumPy: that of `training` is compiled for each shape, and a slider changes the shape.
+    """
     f, b = features_and_backward(params, x, activation)
     residual = (f[-1] @ params[-1])[:, 0] - y
     r = residual[:, None]

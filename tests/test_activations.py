@@ -38,6 +38,17 @@ def test_slopes_are_the_derivatives_of_the_values_in_numpy_and_in_jax(activation
     assert isinstance(activations.values(activation, g), np.ndarray) == isinstance(g, np.ndarray)
 
 
+@pytest.mark.parametrize("function", [activations.values, activations.slopes])
+def test_smooth_activations_compile_nothing_for_a_new_shape_of_numpy(function):
+    function(jnp.tanh, np.ones((3, 5)))
+    with helpers.compilations() as events:
+        for shape in [(7, 11), (1, 1), (100, 301)]:
+            g = np.linspace(-1, 1, np.prod(shape)).reshape(shape)
+            expected = np.tanh(g) if function is activations.values else 1 - np.tanh(g) ** 2
+            np.testing.assert_allclose(function(jnp.tanh, g), expected, rtol=1e-12)
+    assert events == []
+
+
 def test_jaxs_own_relu_is_the_relu():
     network = Network((3, 8, 1), activation=jax.nn.relu)
     assert network == Network((3, 8, 1))

@@ -98,13 +98,22 @@ def test_the_spectrum_is_that_of_the_kernel_and_what_is_rounding_is_left_out():
     assert "smallest eigenvalue: 0, up to rounding" in texts_of(figure)
 
 
+def test_where_all_is_0_the_figure_says_so_and_a_singular_limit_ends_where_rounding_begins():
+    dead = Settings(n=2, d=1, hidden=(1,), seed=dead_seed())
+    assert "smallest eigenvalue: 0, up to rounding" in texts_of(explorer.draw("spectrum", dead))
+    assert texts_of(explorer.draw("bounds", dead)).count("0, up to rounding") >= 3
+    repeated = Settings(data=np.repeat(TABLE[:5], 2, axis=0), n=10, hidden=(30,))
+    limit = lines_of(explorer.draw("spectrum", repeated))["if all layers were large"][:, 1]
+    assert np.isfinite(limit).sum() == 5
+
+
 def test_parts_of_the_smallest_eigenvalue_sum_to_it_and_a_narrow_layer_has_no_factor():
     settings = Settings(**SMALL)
     _, x, params = explorer.drawn(settings)
     drawn = lines_of(explorer.draw("layer terms", settings))
     parts = drawn["its part of λₘᵢₙ(K̄)"][:, 1]
     assert parts.sum() == pytest.approx(smallest_eigenvalue(empirical_ntk(params, x)), rel=1e-9)
-    assert np.isnan(drawn["λₘᵢₙ(Fₖ Fₖᵀ) and"][:, 1]).tolist() == [True, False, True]
+    assert np.isnan(drawn["a = λₘᵢₙ(Fₖ Fₖᵀ)"][:, 1]).tolist() == [True, False, True]
 
 
 def test_gradient_descent_starts_at_its_loss_keeps_to_a_frozen_kernel_if_wide_and_not_if_narrow():
@@ -156,6 +165,11 @@ def test_samples_from_a_file_are_centred_and_on_the_sphere(tmp_path):
     np.testing.assert_array_equal(explorer.read(content), x)
 
 
+def test_the_lines_say_the_dimension_only_where_it_is_chosen():
+    assert "d=7" in explorer.code("bounds", Settings(d=7))
+    assert "d=" not in explorer.code("bounds", Settings(data="digits")).replace("seed=", "")
+
+
 def test_given_samples_and_digits_have_their_own_dimension():
     assert Settings(data=TABLE, n=12).network.widths[0] == 5
     assert Settings(data="digits").network.widths[0] == 64
@@ -204,9 +218,18 @@ def test_an_unknown_view_other_settings_and_samples_without_a_file_are_named():
         explorer.code("bounds", Settings(data=TABLE, n=12))
 
 
+def dead_seed():
+    """The first seed at which the only neuron is off at both samples."""
+
+    def is_dead(seed):
+        _, x, params = explorer.drawn(Settings(n=2, d=1, hidden=(1,), seed=seed))
+        return not np.any(empirical_ntk(params, x))
+
+    return next(filter(is_dead, itertools.count()))
+
+
 def test_a_network_without_a_gradient_is_named():
-    settings = (Settings(n=2, d=1, hidden=(1,), seed=seed) for seed in itertools.count())
-    dead = next(s for s in settings if not np.any(empirical_ntk(*reversed(explorer.drawn(s)[1:]))))
+    dead = Settings(n=2, d=1, hidden=(1,), seed=dead_seed())
     with pytest.raises(ValueError, match=r"^hidden: expected widths at which some sample has a"):
         explorer.draw("training", dead)
     explorer.draw("bounds", dead)
