@@ -53,7 +53,7 @@ def lab(workspace):
     command = [
         *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1"),
         *(f"--port={port}", f"--IdentityProvider.token={token}"),
-        *("--LabApp.expose_app_in_browser=True", "--LabApp.news_url=None"),
+        "--LabApp.expose_app_in_browser=True",
     ]
     url = f"http://127.0.0.1:{port}"
     with serving(command, f"{url}/api", workspace):

@@ -77,12 +77,25 @@ def test_a_table_of_ones_own_is_drawn_and_a_bad_one_is_explained(explorer, tmp_p
     explorer.after(lambda: upload(good))
     assert "ntk.explorer.read('good.csv')" in explorer.code
     assert "n=30" in explorer.code
-    before = explorer.picture
+    assert "30 of 30 rows" in explorer.page.locator("body").inner_text()
     upload(bad)
     explorer.page.locator("[role=status]", has_text="oops").wait_for()
-    assert explorer.picture == before
+    assert not explorer.page.locator(".widget-image").is_visible()
+    assert explorer.code == ""
     explorer.after(lambda: explorer.choose("data", "sphere"))
     assert explorer.status == "ready"
+
+
+def test_an_error_is_not_overwritten_by_the_picture_of_an_older_request(explorer):
+    explorer.slider("samples N").press("End")  # 1000, which takes a while
+    explorer.page.locator("[role=status]", has_text="busy").wait_for()
+    explorer.choose("data", "own CSV")
+    explorer.page.wait_for_timeout(3000)
+    # the table that was uploaded last is the bad one
+    assert "oops" in explorer.status
+    assert not explorer.page.locator(".widget-image").is_visible()
+    explorer.after(lambda: explorer.choose("data", "sphere"))
+    explorer.after(lambda: explorer.slider("samples N").press("Home"))
 
 
 def test_a_slider_that_is_dragged_ends_on_the_picture_of_its_last_place(explorer):
