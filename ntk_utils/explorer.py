@@ -8,6 +8,7 @@ choice is drawn.
 """
 
 import dataclasses
+import functools
 import io
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from matplotlib.ticker import LogLocator, NullLocator
+from threadpoolctl import ThreadpoolController
 
 from ntk_utils import _checks
 from ntk_utils.activations import Activation, SmoothedLeakyReLU, relu
@@ -170,7 +172,26 @@ def frames(view: str, settings: Settings) -> Iterator[Figure]:
       ValueError, TypeError: an unknown view, settings of another type.
     """
     _one_of("view", view, VIEWS)
-    return VIEWS[view](_checks.instance_of(Settings)("settings", settings))
+    return _on_one_thread(VIEWS[view](_checks.instance_of(Settings)("settings", settings)))
+
+
+def _on_one_thread(figures: Iterator[Figure]) -> Iterator[Figure]:
+    """The same figures, computed by one thread of BLAS.
+
+    Matrices are small here, and further threads wait for more of them in a loop that keeps a core
+    busy: with two, a picture on two cores takes twice as long.
+    """
+    while True:
+        with _blas().limit(limits=1):
+            figure = next(figures, None)
+        if figure is None:
+            return
+        yield figure
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="blas")
 
 
 def draw(view: str, settings: Settings) -> Figure:

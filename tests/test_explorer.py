@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import ntk_utils
 from ntk_utils import explorer, smallest_eigenvalue, use_style
@@ -147,6 +148,19 @@ def test_the_figure_of_training_grows_and_the_others_come_at_once():
 def test_nothing_is_computed_before_a_figure_is_asked_for(monkeypatch):
     monkeypatch.setattr(explorer, "drawn", lambda _: pytest.fail("computed"))
     explorer.frames("bounds", Settings(**SMALL))
+
+
+def test_one_thread_of_blas_computes_a_figure_and_the_others_are_there_again_after_it(monkeypatch):
+    def threads():
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    monkeypatch.setitem(explorer.VIEWS, "bounds", lambda _: (threads() for _ in range(2)))
+    during = []
+    with threadpool_limits(2, "blas"):
+        for figure in explorer.frames("bounds", Settings(**SMALL)):
+            during.append(figure)
+            assert threads() == {2}
+    assert during == [{1}, {1}]
 
 
 def test_a_figure_shows_itself_in_a_notebook_though_pyplot_does_not_know_it():
