@@ -3,6 +3,7 @@ import itertools
 import os
 
 import jax
+import jaxtyping
 import lectures
 import nbval.kernel
 import nbval.plugin
@@ -22,6 +23,12 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 @pytest.fixture(params=[0, 1, 2])
 def key(request):
     return jax.random.key(request.param)
+
+
+@pytest.fixture
+def without_type_checks(monkeypatch):
+    """As users call it: outside of these tests the type hints are not checked."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def pytest_collection_modifyitems(items):

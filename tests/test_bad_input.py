@@ -6,7 +6,6 @@ import io
 import re
 
 import jax
-import jaxtyping
 import numpy as np
 import pandas as pd
 import pytest
@@ -823,12 +822,6 @@ def named(name):
     """The public function of this name, `plotting.bound` or `Claims.verdict` as well as `apply`."""
     place, _, function = name.rpartition(".")
     return getattr(getattr(ntk_utils, place) if place else ntk_utils, function)
-
-
-@pytest.fixture
-def without_type_checks(monkeypatch):
-    """As users call the functions: outside of these tests the type hints are not checked."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.mark.usefixtures("without_type_checks")

@@ -1,7 +1,6 @@
 import io
 import itertools
 
-import jaxtyping
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -190,11 +189,6 @@ def test_given_samples_and_digits_have_their_own_dimension():
     assert Settings(d=7).network.widths[0] == 7
     _, x, _ = explorer.drawn(Settings(data=TABLE, n=12))
     np.testing.assert_array_equal(x, TABLE[:12])
-
-
-@pytest.fixture
-def without_type_checks(monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.mark.usefixtures("without_type_checks")

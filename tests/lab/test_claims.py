@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,12 +21,6 @@ REGIMES = ["rate", "observation"]
 @pytest.fixture(autouse=True)
 def without_records(monkeypatch):
     monkeypatch.delenv("NTK_UTILS_VERDICTS", raising=False)
-
-
-@pytest.fixture
-def without_type_checks(monkeypatch):
-    """As users call it: outside of these tests the type hints are not checked."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture

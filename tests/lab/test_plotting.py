@@ -1,7 +1,6 @@
 import dataclasses
 import re
 
-import jaxtyping
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,11 +19,8 @@ TABLE = pd.DataFrame(
     }
 )
 
-
-@pytest.fixture(autouse=True)
-def without_type_checks(monkeypatch):
-    """The hints say arrays; lists can be drawn as well."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+# the hints say arrays; lists can be drawn as well
+pytestmark = pytest.mark.usefixtures("without_type_checks")
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,12 +22,6 @@ def uniform(key, **_):
 
 def quiet_sweep(measure, grid, seeds):
     return sweep(measure, grid, seeds, progress=False)
-
-
-@pytest.fixture
-def without_type_checks(monkeypatch):
-    """The type hints promise less than the functions accept: NumPy's numbers, lists."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def test_table_has_one_row_a_measurement_ordered_by_point_then_seed():

@@ -4,7 +4,6 @@ import math
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 import scipy.integrate
@@ -356,11 +355,6 @@ def test_centres_that_only_noise_moves_spread_as_gaussians():
 X1, F1 = np.array([[0.5]]), np.ones(10)
 STEPS = {"delta": 0.1, "step_size": 0.1, "record_every": 2}
 SAMPLES = np.array([[0.5], [0.6]])
-
-
-@pytest.fixture
-def without_type_checks(monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.mark.usefixtures("without_type_checks")

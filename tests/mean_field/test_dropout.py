@@ -4,7 +4,6 @@ import itertools
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 import scipy.integrate
@@ -349,11 +348,6 @@ def test_silent_neurons_leave_the_function_as_it_is_but_not_what_dropping_does()
 NET, KEY = dropout.Network([1.0, 2.0], [[1.0], [2.0]]), jax.random.key(0)
 LAW = dropout.Teacher([1.0], [[1.0]])
 WIDE = dropout.Network([1.0, 2.0], [[1.0, 0.0], [2.0, 0.0]])
-
-
-@pytest.fixture
-def without_type_checks(monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.mark.usefixtures("without_type_checks")

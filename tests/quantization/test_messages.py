@@ -4,7 +4,6 @@ import math
 import os
 
 import hypothesis
-import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import strategies as st
@@ -369,11 +368,6 @@ PUBLIC = {
         "residues": None,
     },
 }
-
-
-@pytest.fixture
-def without_type_checks(monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 NOT_VECTORS = [

@@ -7,7 +7,6 @@ from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolEx
 from multiprocessing import get_context
 
 import jax
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -540,11 +539,6 @@ P = least_squares()
 def test_bad_input_is_named_with_what_was_expected_and_what_came(call, error, message):
     with pytest.raises(error, match=message):
         call()
-
-
-@pytest.fixture
-def without_type_checks(monkeypatch):
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 WRONG = {
