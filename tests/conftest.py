@@ -13,6 +13,7 @@ from helpers import CHROMIUM
 import ntk_utils  # noqa: F401  (switches JAX's 64-bit mode on)
 from ntk_utils.lab._jupyter import FileKernelManager
 
+collect_ignore_glob = ["*conftest.py"]  # doctest takes them for modules, two of one name
 # nbval offers no option for it; two workers would start kernels on ports that may collide
 nbval.kernel.KernelManager = FileKernelManager
 nbval.plugin.IPyNbFile.collect = lectures.collect
