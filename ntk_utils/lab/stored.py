@@ -14,7 +14,7 @@ In a talk (JupyterLab's deck, in the toolbar) a slide holds one statement or one
 | prose | notes for the lecturer |
 | other code, hints and solutions, further reading | left out |
 
-Code is folded there, and letters are half as large again.
+Code is folded there, and letters are half as large again on a screen of usual height.
 """
 
 import argparse
@@ -30,8 +30,12 @@ _HIDDEN = {"display": "none"}
 _ON_A_SLIDE = {
     ".jp-CodeCell.jp-deck-mod-visible .jp-Cell-inputWrapper": _HIDDEN,
     ".jp-deck-mod-visible .jp-OutputPrompt": _HIDDEN,
-    ".jp-deck-mod-visible .jp-RenderedHTMLCommon": {"fontSize": "150%"},
-    ".jp-deck-mod-visible .jp-RenderedHTMLCommon table": {"fontSize": "inherit"},
+    # by the height of the screen: what fits on one fits on all
+    ".jp-deck-mod-visible .jp-RenderedHTMLCommon": {"fontSize": "2.3vh"},
+    ".jp-deck-mod-visible .jp-RenderedHTMLCommon table": {"fontSize": "1.9vh"},
+    ".jp-deck-mod-visible .jp-RenderedMarkdown:has(> blockquote ~ blockquote)": {
+        "fontSize": "1.9vh"
+    },
     ".jp-deck-mod-visible .jp-RenderedImage img": {"width": "min(62vw, 100%)"},
     # what is said about a statement, but for displayed formulas
     **{
