@@ -55,6 +55,11 @@ from .bounds.lipschitz import ascend_jacobian_norms as ascend_jacobian_norms
 from .bounds.lipschitz import feature_jacobian_norms_squared as feature_jacobian_norms_squared
 from .bounds.lipschitz import lipschitz_product_squared as lipschitz_product_squared
 from .bounds.lipschitz import nguyen21_lipschitz_squared_upper as nguyen21_lipschitz_squared_upper
+from .bounds.verified import Enclosure as Enclosure
+from .bounds.verified import UndecidedGate as UndecidedGate
+from .bounds.verified import verified_bounds as verified_bounds
+from .bounds.verified import verified_lower_bound as verified_lower_bound
+from .bounds.verified import verified_upper_bound as verified_upper_bound
 from .data import DataWarning as DataWarning
 from .data import HeaderWarning as HeaderWarning
 from .data import RowNumberWarning as RowNumberWarning

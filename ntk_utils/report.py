@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_FLOOR, Decimal
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -27,12 +28,13 @@ from ntk_utils._progress import progress_bar
 from ntk_utils._scale import exponent_of, polar, without_scale
 from ntk_utils.bounds.empirical import kernel_and_schur_factors
 from ntk_utils.bounds.limiting import limiting_lower_bound
+from ntk_utils.bounds.verified import UndecidedGate, verified_lower_bound
 from ntk_utils.data import DataWarning, parallel_pairs, separation
 from ntk_utils.kernels import limiting_ntk
 from ntk_utils.lab import plotting
 from ntk_utils.lab.sweep import sweep
 from ntk_utils.networks import Network, init_params
-from ntk_utils.spectra import eigenvalue_above_rounding
+from ntk_utils.spectra import ROUNDINGS, eigenvalue_above_rounding
 
 _WIDEST = 16
 """The search for the wide layer ends at this many neurons a sample."""
@@ -71,7 +73,8 @@ class ConditioningReport:
       summary: one row a quantity: what is known without drawing a network, and the answer.
       table: one row a width of the wide layer, and one for the limit (width inf): medians of
         lower, lambda_min (0 where it is rounding), upper and share.
-      draws: one row a drawn network: width, seed, lower, lambda_min, upper, share.
+      draws: one row a drawn network: width, seed, lower, lambda_min, upper, share; and `proved`, if
+        asked for.
       width: the smallest width whose share is half of the limit's, None if none was found.
       singular: whether the limiting kernel itself is singular, so that no width helps.
     """
@@ -142,6 +145,7 @@ def conditioning_report(
     *,
     scale: str = "sphere",
     seeds: Iterable[int] = range(3),
+    verified: bool = False,
     progress: bool = True,
 ) -> ConditioningReport:
     """Report how well conditioned the NTK is on these samples, and which width makes it so.
@@ -168,6 +172,9 @@ def conditioning_report(
       scale: "sphere" subtracts the mean of each column and scales each row to norm √d, as `digits`
         is scaled; "none" takes the rows as they are. Columns are not standardised.
       seeds: of the drawn networks, at least one.
+      verified: prove a lower bound on λ_min of every drawn network, `verified_lower_bound`, about
+        three times the work: a column `proved` of the draws, and the largest one in the summary. It
+        is 0 where nothing is proved.
       progress: show a progress bar where it takes longer than a second, as `sweep` does.
 
     Returns: tables, the smallest width, and a figure.
@@ -204,7 +211,7 @@ def conditioning_report(
         singular = bool(repeated) or limit["share"] <= _SINGULAR
         draws, width = [], None
         for n in [asked] if singular else searched:
-            draws.append(_draw(x, searched[n], n, seeds, bar))
+            draws.append(_draw(x, searched[n], n, seeds, bar, verified))
             if width is None and not singular and draws[-1].share.median() >= limit["share"] / 2:
                 width = n
             if width is not None and n >= asked:
@@ -212,9 +219,9 @@ def conditioning_report(
 
     draws = pd.concat(draws, ignore_index=True)
     at_infinity = pd.DataFrame(limit, index=[np.inf])
-    table = pd.concat([draws.groupby("width").median().drop(columns="seed"), at_infinity])
+    table = pd.concat([draws.groupby("width").median(), at_infinity])
     table = table.rename_axis("width")[["lower", "lambda_min", "upper", "share"]]
-    summary = _summary(x, network, limit, "the limit is singular" if singular else width)
+    summary = _summary(x, network, limit, "the limit is singular" if singular else width, draws)
     return ConditioningReport(summary, table, draws, width, singular)
 
 
@@ -291,7 +298,7 @@ def _widened(widths: tuple[int, ...], wide: int, n: int) -> tuple[int, ...]:
     return (*widths[:wide], n, *widths[wide + 1 :])
 
 
-def _draw(x, widths: tuple[int, ...], n: int, seeds, bar) -> pd.DataFrame:
+def _draw(x, widths: tuple[int, ...], n: int, seeds, bar, verified: bool) -> pd.DataFrame:
     """Networks of these widths, of which n is the one that is searched: a row for each seed."""
     network = Network(widths, (1.0,) * (len(widths) - 1))
     unit = math.prod(2 / n_l for n_l in widths[1:-1])
@@ -300,12 +307,23 @@ def _draw(x, widths: tuple[int, ...], n: int, seeds, bar) -> pd.DataFrame:
     bar.set_postfix_str(f"width {n}")
 
     def measure(width, key):  # noqa: ARG001  (the width enters the key)
-        k, *factors = kernel_and_schur_factors(init_params(network, key), x)
+        params = init_params(network, key)
+        k, *factors = kernel_and_schur_factors(params, x)
         sizes = {"lower": np.dot(*factors), **_sizes(np.asarray(k))}
+        if verified:
+            sizes["proved"] = _proved(params, x)
         bar.update(work)
         return {name: value if name == "share" else unit * value for name, value in sizes.items()}
 
     return sweep(measure, {"width": [n]}, seeds, progress=False)
+
+
+def _proved(params, x) -> float:
+    """A lower bound on λ_min that is left when it is multiplied by rounded factors."""
+    try:
+        return verified_lower_bound(params, x) * (1 - ROUNDINGS)
+    except UndecidedGate:
+        return 0.0
 
 
 def _sizes(k: np.ndarray) -> dict[str, float]:
@@ -365,6 +383,12 @@ def _multiplications_a_second(n: int = 1000) -> float:
     return n**3 / min(seconds() for _ in range(5))
 
 
+def _rounded_down(value: float) -> float:
+    """Three digits, of which the last is not rounded up."""
+    digits = Decimal(value)
+    return float(digits.quantize(Decimal((0, (1,), digits.adjusted() - 2)), ROUND_FLOOR))
+
+
 def _rounded(seconds: float) -> str:
     """One digit, in seconds, minutes or hours."""
     size, unit = seconds, "s"
@@ -374,7 +398,7 @@ def _rounded(seconds: float) -> str:
     return f"{max(float(f'{size:.1g}'), 1):.0f} {unit}"
 
 
-def _summary(x, network, limit, width) -> pd.DataFrame:
+def _summary(x, network, limit, width, draws) -> pd.DataFrame:
     values = {
         "samples N": len(x),
         "dimension d": x.shape[1],
@@ -386,4 +410,9 @@ def _summary(x, network, limit, width) -> pd.DataFrame:
         "network": str(network.widths),
         "smallest width with half of the limit's share": "none found" if width is None else width,
     }
+    if "proved" in draws:
+        best = draws.loc[draws.proved.idxmax()]
+        values[f"proved: λ_min at width {best.width:.0f}, seed {best.seed:.0f}"] = (
+            f">= {_rounded_down(best.proved)}"
+        )
     return pd.DataFrame({"value": pd.Series(values, dtype=object)})

@@ -407,6 +407,9 @@ BAD_CALLS = {
         bad(TypeError, "r", "integer", "'2'", "2"),
     ],
     "sandwich": [*bad_weights_or_samples(), *bad_activations(W, X)],
+    "verified_bounds": bad_weights_or_samples(),
+    "verified_lower_bound": bad_weights_or_samples(),
+    "verified_upper_bound": bad_weights_or_samples(),
     "layer_shares": [*bad_weights_or_samples(), *bad_activations(W, X)],
     "limiting_layer_shares": bad_samples_or_depths(),
     "kernel_diagonal_deviation": bad_relu_networks(),
@@ -801,6 +804,7 @@ EXEMPT = {
     "Convergence",
     "DataWarning",
     "DominantColumnWarning",
+    "Enclosure",
     "Estimate",
     "Exponent",
     "Fit",
@@ -815,6 +819,7 @@ EXEMPT = {
     "Solution",
     "TrainingInterrupted",
     "Trajectory",
+    "UndecidedGate",
 }
 
 

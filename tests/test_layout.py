@@ -35,6 +35,7 @@ ROOMS = [
     "bounds.features",
     "bounds.lipschitz",
     "bounds.convergence",
+    "bounds.verified",
     "training",
     "report",
     "figure2",

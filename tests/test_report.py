@@ -24,6 +24,7 @@ from ntk_utils import (
     smallest_eigenvalue,
     uniform_sphere,
 )
+from ntk_utils.report import _proved, _rounded_down
 
 
 def test_orthogonal_samples_have_the_limit_of_the_closed_form():
@@ -43,6 +44,33 @@ def test_certificates_enclose_every_smallest_eigenvalue(widths, key):
     assert (draws.lower[draws.width >= 80] > 0).all()
     limit = report.table.loc[np.inf]
     assert 0 < limit.lower <= limit.lambda_min <= limit.upper
+
+
+def test_a_proof_is_given_for_every_drawn_network_if_asked_for(key):
+    x = uniform_sphere(key, 40, 12)
+    report = conditioning_report(x, (12, 80, 10, 1), verified=True)
+    draws = report.draws[report.draws.width >= 20]
+    assert (draws.proved <= draws.lambda_min).all()
+    assert (draws.proved >= (1 - 1e-6) * draws.lambda_min).all()
+    assert (draws.proved > 0).sum() > len(draws) / 2  # some have a dead sample
+    (line,) = (value for name, value in report.summary.value.items() if name.startswith("proved"))
+    best = report.draws.proved.max()
+    assert 0.99 * best < float(line.removeprefix(">= ")) <= best
+    assert "proved" not in conditioning_report(x, (12, 80, 10, 1)).draws
+
+
+def test_nothing_is_proved_of_repeated_samples_or_uncertain_signs(key):
+    x = np.asarray(uniform_sphere(key, 10, 5))
+    with pytest.warns(RepeatedRowWarning):
+        report = conditioning_report(np.vstack([x, x[:1]]), seeds=[0], verified=True)
+    assert (report.draws.proved == 0).all()
+    params = (np.array([[1.0], [-1.0 - 2.0**-52]]), np.ones((1, 1)))
+    assert _proved(params, np.ones((1, 2))) == 0.0
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.0012999, 12.3999, 5e-324, 1e300])
+def test_a_bound_is_printed_rounded_down(value):
+    assert (1 - 0.01) * value <= _rounded_down(value) <= value
 
 
 def test_the_drawn_kernels_tend_to_the_limiting_kernel(key):

@@ -15,8 +15,8 @@ NEGLIGIBLE = mpmath.mpf(10) ** -25
 
 def exact_ntk(params, x):
     """K̄ of integer weights and samples, as a sum of Hadamard products without any rounding."""
-    *hidden, last = [np.asarray(w).astype(int).astype(object) for w in params]
-    features = [np.asarray(x).astype(int).astype(object)]
+    *hidden, last = map(_integers, params)
+    features = [_integers(x)]
     for w in hidden:
         g = features[-1] @ w
         features.append(g * (g > 0))
@@ -27,29 +27,52 @@ def exact_ntk(params, x):
     return k
 
 
+def _integers(a):
+    a = np.asarray(a)
+    return a if a.dtype == object else a.astype(int).astype(object)
+
+
+def exact_ntk_of_doubles(params, x):
+    """K̄ of any weights and samples as a matrix of integers, and the integer that divides it."""
+    arrays = [np.asarray(a, dtype=np.float64) for a in (x, *params)]
+    ratios = [[float(v).as_integer_ratio() for v in a.flat] for a in arrays]
+    one = max(bottom for ratio in ratios for _, bottom in ratio)  # a power of two
+    x, *params = (
+        np.array([top * (one // bottom) for top, bottom in ratio], dtype=object).reshape(a.shape)
+        for a, ratio in zip(arrays, ratios, strict=True)
+    )
+    return exact_ntk(params, x), one ** (2 * len(params))
+
+
 def is_positive(k, *, definite):
     """Whether a matrix of integers is positive definite, or semidefinite, by elimination."""
+    last = 1
     while len(k):
         pivot, below = k[0, 0], k[1:, 0]
         if pivot < 0 or (pivot == 0 and (definite or below.any())):
             return False
-        # times the pivot, so that no fraction arises; where it is 0, so is what is taken off
-        k = (pivot or 1) * k[1:, 1:] - np.outer(below, below)
+        if pivot == 0:
+            k = k[1:, 1:]
+            continue
+        # times the pivot, so that no fraction arises; by the last one all entries can be divided
+        k, last = (pivot * k[1:, 1:] - np.outer(below, below)) // last, pivot
     return True
 
 
-def is_at_most_lambda_min(number, k):
-    return is_positive(_shifted(k, number), definite=False)
+def is_at_most_lambda_min(number, k, divisor=1):
+    """Whether a float is at most λ_min of a matrix of integers over an integer."""
+    return is_positive(_shifted(k, number, divisor), definite=False)
 
 
-def is_at_least_lambda_min(number, k):
-    return not is_positive(_shifted(k, number), definite=True)
+def is_at_least_lambda_min(number, k, divisor=1):
+    """Whether a float is at least that."""
+    return not is_positive(_shifted(k, number, divisor), definite=True)
 
 
-def _shifted(k, number):
-    """k minus a float times I, times the denominator of the float."""
+def _shifted(k, number, divisor):
+    """k minus divisor times a float times I, times the denominator of the float."""
     numerator, denominator = float(number).as_integer_ratio()
-    return denominator * k - numerator * np.eye(len(k), dtype=int).astype(object)
+    return denominator * k - numerator * divisor * np.eye(len(k), dtype=int).astype(object)
 
 
 # --- 60 digits ------------------------------------------------------------------------------------
