@@ -6,13 +6,23 @@ import os
 import subprocess
 import sys
 
+import equinox
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
 
-from ntk_utils import Network, apply, as_stax, compat, empirical_ntk, gaussian, init_params
+from ntk_utils import (
+    Network,
+    apply,
+    as_stax,
+    compat,
+    empirical_ntk,
+    empirical_ntk_fn,
+    gaussian,
+    init_params,
+)
 
 N_SAMPLES, D = 5, 4
 
@@ -191,6 +201,25 @@ def test_gradient_descent_mse_solves_the_linear_differential_equation(time, nt, 
     np.testing.assert_allclose(f_t[:, 0], y + residual, rtol=1e-9, atol=1e-9)
 
 
+def test_gradient_descent_mse_takes_a_kernel_that_is_traced(nt, problem):
+    _, _, y, k = problem
+    f_0 = jnp.zeros((N_SAMPLES, 1))
+
+    def loss(scale, time):
+        f_t = nt.predict.gradient_descent_mse(scale * k, y[:, None])(time, f_0, None, None)
+        return ((f_t[:, 0] - y) ** 2).sum()
+
+    for time in (0.3, None):  # None: to the end
+        expected = [float(loss(scale, time)) for scale in (1.0, 2.0)]
+        assert float(jax.jit(loss, static_argnums=1)(2.0, time)) == pytest.approx(expected[1])
+        found = jax.vmap(loss, in_axes=(0, None))(jnp.array([1.0, 2.0]), time)
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-20)
+    step = 1e-5
+    slope = (loss(1 + step, 0.3) - loss(1 - step, 0.3)) / (2 * step)
+    assert float(jax.grad(loss)(1.0, 0.3)) == pytest.approx(float(slope), rel=1e-6)
+    assert slope < 0
+
+
 def test_max_learning_rate_is_two_over_the_largest_eigenvalue_of_the_mean_loss(nt, problem):
     _, _, _, k = problem
     largest = np.linalg.eigvalsh(k)[-1]
@@ -242,3 +271,199 @@ print(json.dumps({
     assert len(found["values"]) == 1
     assert found["modules"] == 1
     assert found["stand-in"] == "neural_tangents.experimental"
+
+
+# --- STRUCTURED_DERIVATIVES, which goes through the equations of a derivative ---------------------
+
+X = np.random.default_rng(0).normal(size=(4, 3, 6))
+W = np.random.default_rng(1).normal(size=(3, 6))
+IMAGES = np.random.default_rng(2).normal(size=(3, 8, 8, 2))
+
+
+def conv(w, x, **options):
+    numbers = ("NHWC", "HWIO", "NHWC")
+    options = {"window_strides": (1, 1), "padding": "SAME", "dimension_numbers": numbers} | options
+    return jax.lax.conv_general_dilated(x, w, **options)
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape) / np.sqrt(np.prod(shape[:-1]))
+
+
+# each primitive for which neural-tangents has a rule, with the weights on their way through it
+PRIMITIVES = {
+    "dot_general": lambda w, x: jnp.einsum("njk,lk->njl", x, w),
+    "dot_general, batched": lambda w, x: jnp.einsum("njk,jk->nj", x, w),
+    "add": lambda w, x: (w + x) ** 2,
+    "sub": lambda w, x: (x - w) ** 3,
+    "mul": lambda w, x: x * w,
+    "div": lambda w, x: w / (2 + jnp.cos(x)),
+    "neg": lambda w, x: jnp.tanh(-w) * x,
+    "concatenate": lambda w, x: jnp.concatenate([x * w, w[None] + x], axis=1),
+    "split": lambda w, x: jnp.split(x * w, 3, axis=2)[1],
+    "rev": lambda w, x: jnp.flip(w, 1) * x,
+    "broadcast_in_dim": lambda w, x: jnp.broadcast_to(w.sum(), x.shape) * x,
+    "reduce_sum": lambda w, x: (x * w).sum(axis=2),
+    "reduce_window_sum": lambda w, x: jax.lax.reduce_window(
+        x * w, 0.0, jax.lax.add, (1, 2, 2), (1, 1, 2), "VALID"
+    ),
+    "pad": lambda w, x: jnp.pad(x * w, ((0, 0), (1, 2), (0, 1))),
+    "reshape": lambda w, x: (w.reshape(-1) * x.reshape(len(x), -1)).reshape(len(x), 2, 9),
+    "squeeze": lambda w, x: jnp.squeeze((x * w)[:, :1], 1),
+    "transpose": lambda w, x: (w.T[None] * x.transpose(0, 2, 1)).transpose(0, 2, 1),
+    "convert_element_type": lambda w, x: w.astype(jnp.float32).astype(jnp.float64) * x,
+    "copy": lambda w, x: jnp.copy(w) * x,
+    "conv_general_dilated": lambda w, x: conv(w.reshape(3, 3, 1, 2), x[..., None]),
+}
+
+
+def dense(w, x):
+    return jax.nn.relu(x @ w)
+
+
+def conv_net(params, x):
+    for w in params[:-1]:
+        x = jax.nn.relu(conv(w, x))
+        x = jax.lax.reduce_window(x, 0.0, jax.lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "VALID") / 4
+    return x.reshape(len(x), -1) @ params[-1]
+
+
+def residual_net(params, x):
+    stem, first, second, skip, last = params
+    x = conv(stem, x)
+    inside = conv(second, jax.nn.relu(conv(first, jax.nn.relu(x), window_strides=(2, 2))))
+    return (conv(skip, x, window_strides=(2, 2)) + inside).mean(axis=(1, 2)) @ last
+
+
+def layer_norm_net(params, x):
+    w, scale, shift, last = params
+    x = x @ w
+    x = (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-6)
+    return jnp.tanh(x * scale + shift).mean(axis=1) @ last
+
+
+def attention_net(params, x):
+    query, key, value, last = params
+    weights = jax.nn.softmax(x @ query @ (x @ key).transpose(0, 2, 1) / 2, axis=-1)
+    return (weights @ (x @ value)).mean(axis=1) @ last
+
+
+def recurrent_net(params, x):
+    inner, outer, last = params
+    step = lambda h, x_t: (jnp.tanh(h @ inner + x_t @ outer), None)  # noqa: E731
+    h, _ = jax.lax.scan(step, jnp.zeros((len(x), len(inner))), x.transpose(1, 0, 2))
+    return h @ last
+
+
+def jitted_net(params, x):
+    return jax.jit(dense)(params[0], x).mean(axis=1) @ params[1]
+
+
+MODELS = {
+    "convolution and pooling": (
+        conv_net,
+        (normal(0, 3, 3, 2, 4), normal(1, 3, 3, 4, 5), normal(2, 20, 3)),
+        IMAGES,
+    ),
+    "residual blocks": (
+        residual_net,
+        (
+            normal(0, 3, 3, 2, 4),
+            normal(1, 3, 3, 4, 6),
+            normal(2, 3, 3, 6, 6),
+            normal(3, 1, 1, 4, 6),
+            normal(4, 6, 2),
+        ),
+        IMAGES,
+    ),
+    "layer normalisation": (
+        layer_norm_net,
+        (normal(0, 6, 5), 1 + normal(1, 5), normal(2, 5), normal(3, 5, 2)),
+        X,
+    ),
+    "attention": (attention_net, [*(normal(i, 6, 4) for i in range(3)), normal(3, 4, 2)], X),
+    "a scan over time": (recurrent_net, (normal(0, 5, 5), normal(1, 6, 5), normal(2, 5, 1)), X),
+    "a function that is jitted": (jitted_net, (normal(0, 6, 7), normal(1, 7, 1)), X),
+}
+
+
+def kernels(nt, function, params, x, **options):
+    """By STRUCTURED_DERIVATIVES and by JACOBIAN_CONTRACTION."""
+    for name in ("STRUCTURED_DERIVATIVES", "JACOBIAN_CONTRACTION"):
+        implementation = nt.NtkImplementation[name]
+        ntk = nt.empirical_ntk_fn(
+            function, trace_axes=(), vmap_axes=0, implementation=implementation, **options
+        )
+        with jax.numpy_rank_promotion("allow"):  # as outside of these tests
+            yield np.asarray(jax.jit(ntk, static_argnums=1)(x, None, params))
+
+
+@pytest.mark.parametrize("with_rules", [True, False])
+@pytest.mark.parametrize("primitive", PRIMITIVES)
+def test_every_rule_of_neural_tangents_gives_the_kernel_of_the_jacobian(nt, primitive, with_rules):
+    structured, expected = kernels(
+        nt, PRIMITIVES[primitive], W, X, _j_rules=with_rules, _s_rules=with_rules
+    )
+    np.testing.assert_allclose(structured, expected, rtol=1e-6 if "type" in primitive else 1e-10)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_structured_derivatives_give_the_kernel_of_the_jacobian(nt, model):
+    structured, expected = kernels(nt, *MODELS[model])
+    assert np.abs(structured - expected).max() < 1e-12 * np.abs(expected).max()
+
+
+def test_structured_derivatives_give_the_kernel_of_an_equinox_model():
+    model = equinox.nn.MLP(6, 2, 8, 2, key=jax.random.key(0))  # with biases
+    params, static = equinox.partition(model, equinox.is_inexact_array)
+
+    def outputs(params, x):
+        return jax.vmap(equinox.combine(params, static))(x)
+
+    found, expected = (
+        empirical_ntk_fn(outputs, implementation=name)(params, X[:, 0])
+        for name in ("STRUCTURED_DERIVATIVES", "JACOBIAN_CONTRACTION")
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+def test_auto_gives_the_same_kernel_and_prints_nothing(capsys):
+    function, params, x = MODELS["convolution and pooling"]
+    found, expected = (
+        empirical_ntk_fn(function, implementation=name)(params, x)
+        for name in ("AUTO", "JACOBIAN_CONTRACTION")
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    assert capsys.readouterr().out == ""
+
+
+def checkpointed_net(params, x):
+    """One equation with two outputs, on the way of the derivative."""
+    first, second = jax.checkpoint(lambda h: (jnp.sin(h), h**2))(x @ params)
+    return (first * second).sum(axis=(1, 2))
+
+
+def test_where_structured_derivatives_do_not_run_the_jacobian_does_and_this_is_said():
+    params = normal(0, 6, 4)
+    expected = empirical_ntk_fn(checkpointed_net, implementation="JACOBIAN_CONTRACTION")(params, X)
+    with pytest.warns(UserWarning, match="does not run on this network, and JACOBIAN_CONTRACTION"):
+        found = empirical_ntk_fn(checkpointed_net)(params, X)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    with pytest.raises(Exception, match=r"."):
+        empirical_ntk_fn(checkpointed_net, implementation="STRUCTURED_DERIVATIVES")(params, X)
+
+
+def test_a_primitive_without_a_rule_is_no_reason_for_the_jacobian():
+    def first_weight_times_the_rest(params, x):
+        return params[0] * x[:, 0] @ params[1:]
+
+    found, expected = (
+        empirical_ntk_fn(first_weight_times_the_rest, implementation=name)(normal(0, 7), X)
+        for name in (None, "JACOBIAN_CONTRACTION")
+    )  # and a warning is an error in these tests
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+def test_what_is_wrong_with_a_network_is_not_taken_for_a_missing_rule():
+    with pytest.raises(TypeError, match="dot_general"):
+        empirical_ntk_fn(dense)(normal(0, 5, 4), X)

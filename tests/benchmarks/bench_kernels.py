@@ -11,7 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ntk_utils import Network, as_stax, empirical_ntk, empirical_ntk_fn, gaussian, init_params
+from ntk_utils import (
+    Network,
+    apply,
+    as_stax,
+    empirical_ntk,
+    empirical_ntk_fn,
+    gaussian,
+    init_params,
+)
 
 N_SAMPLES, WIDTHS = 1000, (50, 8000, 50, 1)
 
@@ -58,10 +66,57 @@ def test_neural_tangents_jacobian_contraction(benchmark, seconds, report):
     params, x = problem()
     _, apply_fn, _ = as_stax(Network(WIDTHS, "he"))
     stax_params = [layer for w in params for layer in ((w, None), ())][:-1]
-    ntk = empirical_ntk_fn(apply_fn)
+    ntk = empirical_ntk_fn(apply_fn, implementation="JACOBIAN_CONTRACTION")
     seconds["nt"] = smallest_time(benchmark, ntk, stax_params, x, rounds=1)
     ratio = seconds["nt"] / seconds["ntk"]
     report("JACOBIAN_CONTRACTION / empirical_ntk", f"{ratio:.0f}", ">= 70", ratio >= 70)
+
+
+@pytest.mark.parametrize("name", ["STRUCTURED_DERIVATIVES", "AUTO"])
+def test_other_implementations_of_neural_tangents(benchmark, report, name):
+    params, x = problem(500, (50, 2000, 50, 1))
+    ours, theirs, other = (
+        smallest_of(5, function, params, x)
+        for function in (
+            empirical_ntk,
+            empirical_ntk_fn(apply, implementation="JACOBIAN_CONTRACTION"),
+            empirical_ntk_fn(apply, implementation=name),
+        )
+    )
+    benchmark.pedantic(lambda: None)
+    ratio = theirs / other
+    report(
+        f"JACOBIAN_CONTRACTION / {name}, (50, 2000, 50, 1)", f"{ratio:.0f}", ">= 20", ratio >= 20
+    )
+    report(f"{name} / empirical_ntk, (50, 2000, 50, 1)", f"{other / ours:.2f}", "-", True)
+
+
+def test_structured_derivatives_of_a_convolutional_network(benchmark, report):
+    keys = jax.random.split(jax.random.key(0), 4)
+    shapes = (3, 3, 1, 16), (3, 3, 16, 16), (16, 1)
+    params = [jax.random.normal(key, shape) / 4 for key, shape in zip(keys, shapes, strict=False)]
+    x = jax.random.normal(keys[3], (60, 8, 8, 1))
+
+    def conv_net(params, x):
+        for w in params[:-1]:
+            x = jax.nn.relu(jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", **NHWC))
+        return x.mean(axis=(1, 2)) @ params[-1]
+
+    theirs, structured = (
+        smallest_of(5, empirical_ntk_fn(conv_net, implementation=name), params, x)
+        for name in ("JACOBIAN_CONTRACTION", "STRUCTURED_DERIVATIVES")
+    )
+    benchmark.pedantic(lambda: None)
+    ratio = theirs / structured
+    report("JACOBIAN_CONTRACTION / STRUCTURED, a conv net", f"{ratio:.1f}", ">= 3", ratio >= 3)
+
+
+NHWC = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+
+
+def smallest_of(rounds, function, *arguments):
+    jax.block_until_ready(function(*arguments))
+    return min(timed(function, *arguments) for _ in range(rounds))
 
 
 @pytest.mark.parametrize(
@@ -77,8 +132,7 @@ def test_growth_of_time(report, benchmark, size, factors, expected):
             if size == "N"
             else problem(widths=(10, factor, 10, 1))
         )
-        jax.block_until_ready(empirical_ntk(*arguments))
-        times.append(min(timed(empirical_ntk, *arguments) for _ in range(5)))
+        times.append(smallest_of(5, empirical_ntk, *arguments))
     benchmark.pedantic(lambda: None)
     exponent = np.polyfit(np.log(factors), np.log(times), 1)[0]
     # not quite 2 at this size: what is done to each of the N n_1 features is linear in N
