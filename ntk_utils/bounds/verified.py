@@ -1,15 +1,17 @@
 """Bounds on λ_min(K̄) that are proofs: the rounding of every step is accounted for.
 
 A certificate of `empirical` is computed in floating point, and so is λ_min itself. Here the bounds
-hold for the exact kernel of the given weights and samples, numbers in double precision, as a
-theorem holds. What is trusted:
+hold for the exact kernel of the given weights and samples, as float64 numbers, as a theorem holds.
+What is trusted:
 
-- IEEE 754 double precision, rounded to nearest, subnormal numbers kept; checked at run time;
+- IEEE 754 double precision, rounded to nearest, subnormal numbers kept; checked at run time, in the
+  thread that calls (those of BLAS are taken to be alike);
 - that BLAS and LAPACK form a product A B, and a Cholesky factor, from sums of products in any
-  order, fused or not: no Strassen algorithm. Then |fl(A B) - A B| <= γ_n |A| |B| entrywise, γ_n =
-  n u / (1 - n u), u = 2^-53 and n the roundings of an entry (Higham, Accuracy and Stability of
-  Numerical Algorithms, 2nd ed., chapters 3 and 10);
-- this file, NumPy and SciPy.
+  order, fused or not, the factor entry by entry: no Strassen algorithm, no inverted blocks. Then
+  |fl(A B) - A B| <= γ_n |A| |B| entrywise, γ_n = n u / (1 - n u), u = 2^-53, n the roundings of one
+  entry (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., chapters 3 and 10);
+- this file and what it calls: NumPy, SciPy, `math`, the door and the scales of this package, and
+  that JAX copies numbers as they are.
 
 Nothing is known by its probability, so no seed matters.
 """
@@ -31,15 +33,19 @@ from ntk_utils.networks import Params
 from ntk_utils.spectra import ROUNDINGS, smallest_eigenvalue
 
 _U = 2.0**-53
-_UP = 1 + ROUNDINGS  # over the rounding of the error bounds themselves
+_UP = 1 + ROUNDINGS  # over the rounding of the error bounds themselves, up to 10^5 samples
 _LOST = 2.0**-900
 """More than is lost to underflow in any entry: a few times 2^-1074, and what multiplies it."""
+_NONE = -(2**20)  # the exponent of 0
 _SMALL = 500  # samples, of which an inverse costs next to nothing
 _CHUNK = 512  # products summed at once: a sum of chunks has fewer roundings an entry
 
 
 class Enclosure(NamedTuple):
-    """lower <= λ_min(K̄) <= upper, in the units of `empirical_ntk`: proved, not measured."""
+    """lower <= λ_min(K̄) <= upper, in the units of `empirical_ntk`: proved, not measured.
+
+    lower is 0 where nothing is proved, and upper is inf where no double is large enough.
+    """
 
     lower: float
     upper: float
@@ -75,24 +81,25 @@ def verified_bounds(params: Params, x: Float[ArrayLike, "N d"]) -> Enclosure:
     - upper: vᵀ K̄ v / ‖v‖² = Σ_k ‖F_kᵀ diag(v) B_{k+1}‖²_F / ‖v‖² from above, for a v that the
       same factor gives by inverse iteration.
 
-    Memory is O(N² + N · the widths). Derived here.
+    Memory is O(N² + N · the widths + the weights). The errors grow by a factor of about √n for each
+    layer of n neurons, so that deep networks end in `UndecidedGate`. Derived here.
 
     Args:
-      params: (W_1, …, W_L).
+      params: (W_1, …, W_L); what is no float64 is rounded to one first.
       x: samples, shape (N, d).
 
     Raises:
       UndecidedGate: the sign of a pre-activation is hidden by rounding.
-      RuntimeError: this process rounds in another way, or flushes subnormal numbers to 0.
+      RuntimeError: this thread rounds in another way, or flushes subnormal numbers to 0.
     """
     _expect_ieee_arithmetic()
     # in NumPy: JAX's own arithmetic flushes subnormal numbers
     terms, exponent = _terms(list(map(np.asarray, params)), np.asarray(x))
     lower, v = _below(*_kernel(terms))
-    upper = _rayleigh_quotient(terms, v)
+    root, of_root = math.frexp(_root_of_rayleigh_quotient(terms, v))
     return Enclosure(
         lower=max(_outward(lower, 2 * exponent, -math.inf), 0.0),
-        upper=_outward(upper, 2 * exponent, math.inf),
+        upper=_outward(root**2 * _UP, 2 * (of_root + exponent), math.inf),
     )
 
 
@@ -108,11 +115,15 @@ def verified_upper_bound(params: Params, x: Float[ArrayLike, "N d"]) -> float:
 
 def _expect_ieee_arithmetic() -> None:
     one, tiny = np.array([1.0, -1.0]), np.full((64, 1), 2.0**-537)
+    subnormal = np.ones((1, 1), dtype=np.int64).view(np.float64)
     to_nearest = (one + one * _U == one).all() and (one[0] + 2 * _U) + _U == 1 + 4 * _U
-    if not (to_nearest and (tiny @ tiny.T == 2.0**-1074).all()):
+    # by their bits: where subnormal numbers count as 0, they are equal to 0
+    given = ((tiny @ tiny.T).view(np.int64) == 1).all()
+    taken = subnormal @ [[2.0**1000]] == 2.0**-74 == subnormal * 2.0**1000
+    if not (to_nearest and given and taken.all()):
         raise RuntimeError(
-            "a proof needs arithmetic rounded to nearest with subnormal numbers, which a library "
-            "has switched off in this process: import ntk_utils and call this in a fresh one"
+            "a proof needs arithmetic rounded to nearest, with subnormal numbers: in this thread a "
+            "library has switched it off, or JAX, whose callback this is; call it in another one"
         )
 
 
@@ -131,18 +142,19 @@ class _Rows(NamedTuple):
     value: np.ndarray
     """shape (N, n)"""
     norm: np.ndarray
-    """at least those of the rows, in [1/2, 1], or 0 for a row that is exactly 0; shape (N,)"""
+    """at least those of the rows, 0 for one that is 0; shape (N,)"""
     error: np.ndarray
-    """at least the norms of what separates the rows from the exact ones; shape (N,)"""
+    """at least the norms of what separates the rows from the exact ones, 0 for one that is known;
+    the larger one of norm and error is about 1, or both are 0; shape (N,)"""
     exponent: np.ndarray
     """shape (N,)"""
 
 
 def _rows(value, error, exponent) -> _Rows:
-    """Rows as they come, those other than 0 brought to norms about 1."""
+    """Rows as they come, brought to a size of about 1."""
     norm = _norms(value)
-    shift = np.frexp(norm)[1]
-    error = np.ldexp(error, -shift) + np.where(norm > 0, _LOST, 0.0)
+    shift = np.frexp(np.maximum(norm, error))[1]
+    error = np.ldexp(error, -shift) + np.where(norm > 0, _LOST, 0.0)  # of entries far below others
     return _Rows(_times_power(value, -shift), np.ldexp(norm, -shift), error, exponent + shift)
 
 
@@ -154,7 +166,8 @@ def _times_power(a, exponents):
 
 
 def _exact(value) -> _Rows:
-    return _rows(value, np.zeros(len(value)), 0)
+    exponent = np.frexp(np.abs(value).max(axis=1))[1]  # the norm itself may be no double
+    return _rows(_times_power(value, -exponent), np.zeros(len(value)), exponent)
 
 
 def _features(params, x) -> tuple[list[_Rows], list[np.ndarray]]:
@@ -230,7 +243,8 @@ def _expect_decided(g: _Product, layer: int) -> None:
     undecided = np.argwhere((np.abs(g.value) <= bound) & (bound > 0))
     if len(undecided):
         i, j = undecided[0]
-        value, error = np.ldexp([g.value[i, j], bound[i, j]], g.exponent[i])
+        with np.errstate(over="ignore"):
+            value, error = np.ldexp([g.value[i, j], bound[i, j]], g.exponent[i])
         raise UndecidedGate(layer, int(i), int(j), value, error, len(undecided) - 1)
 
 
@@ -257,7 +271,7 @@ def _norms(a) -> np.ndarray:
     largest = np.abs(a[lost]).max(axis=1)
     of_one = np.linalg.norm(a[lost] / np.where(largest, largest, 1)[:, None], axis=1)
     norms[lost] = np.where(largest, np.nextafter(largest * of_one, math.inf), 0.0)
-    return norms * _UP
+    return norms * (_UP + 2 * a.shape[1] * _U)
 
 
 def _frobenius(a) -> float:
@@ -283,15 +297,18 @@ def _terms(params, x) -> tuple[list[_Term], int]:
     """The terms k = 0, …, L-1 of K̄ / 4^e, and e."""
     features, gates = _features(params, x)
     pairs = list(zip(features, _backward(params, gates, len(x)), strict=True))
-    largest = max(int((f.exponent + b.exponent).max()) for f, b in pairs)
+    sizes = [((f.norm + f.error), (b.norm + b.error)) for f, b in pairs]
+    exponents = [
+        np.where((of_f > 0) & (of_b > 0), f.exponent + b.exponent, _NONE)
+        for (f, b), (of_f, of_b) in zip(pairs, sizes, strict=True)
+    ]
+    largest = int(np.max(exponents))
     terms = []
-    for f, b in pairs:
-        exponent = f.exponent + b.exponent - largest
-        of_f, of_b = f.norm + f.error, b.norm + b.error
-        lost = np.where((of_f > 0) & (of_b > 0), _LOST, 0.0)
-        size = np.ldexp(of_f * of_b * _UP, exponent) + lost
-        error = np.ldexp((f.error * of_b + of_f * b.error) * _UP, exponent) + lost
-        terms.append(_Term(_times_power(f.value, exponent), b.value, size, error))
+    for (f, b), (of_f, of_b), exponent in zip(pairs, sizes, exponents, strict=True):
+        lost = np.where(exponent > _NONE, _LOST, 0.0)
+        size = np.ldexp(of_f * of_b * _UP, exponent - largest) + lost
+        error = np.ldexp((f.error * of_b + of_f * b.error) * _UP, exponent - largest) + lost
+        terms.append(_Term(_times_power(f.value, exponent - largest), b.value, size, error))
     return terms, largest
 
 
@@ -317,7 +334,7 @@ def _kernel(terms) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _below(k, delta) -> tuple[float, np.ndarray]:
-    """A number that is proved to be below λ_min(K̄) if it is > 0, and an approximate eigenvector."""
+    """A number that is proved to be at most λ_min(K̄), or 0, and an approximate eigenvector."""
     diagonal, n = np.diagonal(k), len(k)
     # R Rᵀ is off by γ (a_ii a_jj)^{1/2} / (1 - γ) from the A of which it is the factor (Higham,
     # Theorem 10.3; γ for one rounding more, as BLAS multiplies by reciprocals)
@@ -325,9 +342,8 @@ def _below(k, delta) -> tuple[float, np.ndarray]:
     delta = (delta + n * gamma * diagonal) * _UP
     shifted = k.copy()
     np.fill_diagonal(shifted, diagonal - delta)
-    guess, margin = _smallest(shifted), _U * diagonal.min() + _LOST
-    while True:
-        bound = guess - margin
+    guess, margin = _smallest(shifted), _U * diagonal.min()
+    while (bound := guess - margin) > _LOST:
         np.fill_diagonal(shifted, _less(_less(diagonal, delta), bound))
         try:
             root = scipy.linalg.cholesky(shifted, lower=True, check_finite=False)
@@ -335,6 +351,7 @@ def _below(k, delta) -> tuple[float, np.ndarray]:
             margin *= 8
         else:
             return bound, _smallest_eigenvector(root)
+    return 0.0, scipy.linalg.eigh(k, subset_by_index=[0, 0], check_finite=False)[1][:, 0]
 
 
 def _smallest(a) -> float:
@@ -355,19 +372,20 @@ def _less(a, b):
 
 
 def _smallest_eigenvector(root) -> np.ndarray:
-    """Roughly, by inverse iteration; its largest entry is ±1."""
+    """Roughly, by inverse iteration."""
     v = np.random.default_rng(0).normal(size=len(root))
     for _ in range(4):
         v = scipy.linalg.cho_solve((root, True), v / np.abs(v).max(), check_finite=False)
-    return v / np.abs(v).max()
+    return v
 
 
-def _rayleigh_quotient(terms, v) -> float:
-    """Σ_k ‖F_kᵀ diag(v) B_{k+1}‖²_F / ‖v‖² from above, that is, a number above λ_min(K̄)."""
-    gamma, total = _gamma(len(v), 1), 0.0
+def _root_of_rayleigh_quotient(terms, v) -> float:
+    """√(Σ_k ‖F_kᵀ diag(v) B_{k+1}‖²_F) / ‖v‖ from above: its square is not below λ_min(K̄)."""
+    v = v / np.abs(v).max()
+    gamma, sizes = _gamma(len(v), 1), []
     for f, b, t, c in terms:
         vb = v[:, None] * b
         parts = (_sum_of_products(f[:, lo : lo + _CHUNK].T, vb) for lo in _chunks(f.shape[1]))
         size = math.hypot(*map(_frobenius, parts))
-        total += (size + np.abs(v) @ (gamma * t + c) + _LOST) ** 2
-    return total / (v @ v) * _UP
+        sizes.append(size + np.abs(v) @ (gamma * t + c) + _LOST)
+    return math.hypot(*sizes) / math.sqrt(v @ v) * _UP
