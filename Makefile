@@ -19,10 +19,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-quick reproduce execute clean-notebooks figure2 bombari22 book bench lint lock clean .venv
+.PHONY: help lab test test-quick reproduce execute clean-notebooks figure2 bombari22 book neural-tangents-suite bench lint lock clean .venv
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[.a-z0-9-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[.a-z0-9-]+:.*## / { printf "make %-21s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # compiled programs are kept: a notebook that is run again does not wait for the same ones
 lab reproduce figure2 bombari22: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/build/compiled
@@ -63,6 +63,9 @@ bombari22: .venv ## measure Figures 1 and 2 of arXiv:2205.10217, resumable: half
 book: .venv ## build the site of all notebooks into build/site: offline, from their stored outputs, in a minute
 	JAX_PLATFORMS=cpu $(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env --conf-dir book . build/site
 	@echo "The start page is build/site/index.html"
+
+neural-tangents-suite: .venv ## run neural-tangents' own tests through compat (NEURAL_TANGENTS=<checkout of v0.6.5>): hours
+	$(BIN)/python tests/upstream.py $(or $(NEURAL_TANGENTS),$(error name a checkout of neural-tangents v0.6.5: make neural-tangents-suite NEURAL_TANGENTS=../neural-tangents)) $(FILES)
 
 bench: .venv ## measure the speed of core and notebooks, as ratios within one run (PLATFORM=cuda on a GPU)
 	JAX_PLATFORMS=$(PLATFORM) $(BIN)/pytest tests/benchmarks tests/browser --override-ini python_files='bench_*.py' --override-ini addopts= --benchmark-disable-gc --benchmark-columns min,median,rounds -s
