@@ -3,6 +3,7 @@ import re
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 
 from ntk_utils.lab.reproduce import figures
@@ -31,6 +32,16 @@ def all_cells(path):
 
 def judges(cell):
     return cell["cell_type"] == "code" and "claims.verdict(" in source(cell)
+
+
+def verdicts(path):
+    """The first line of each: outcome · kind · claim."""
+    return [
+        "".join(output["data"]["text/plain"]).splitlines()[0]
+        for cell in cells(path, "code")
+        if judges(cell)
+        for output in cell["outputs"]
+    ]
 
 
 def shows(cell):
@@ -106,14 +117,18 @@ def test_every_verdict_stands_at_most_two_cells_below_the_figure_or_table_that_i
 
 @for_each_notebook
 def test_every_claim_is_judged_once(path):
-    verdicts = [
-        output["data"]["text/plain"]
-        for cell in cells(path, "code")
-        if judges(cell)
-        for output in cell["outputs"]
-    ]
-    claims = ["".join(text).splitlines()[0] for text in verdicts]
+    claims = verdicts(path)
     assert len(set(claims)) == len(claims)
+
+
+@for_each_notebook
+def test_the_table_of_ten_seeds_has_the_claims_that_the_notebook_makes(path):
+    table = pd.read_csv(ROOT / "notebooks" / "data" / "verdicts.csv")
+    of_notebook = table[table.notebook == path.stem]
+    claims = [verdict.split(" · ", 2)[2] for verdict in verdicts(path)]
+    assert sorted(claims) == sorted(of_notebook.claim)
+    assert (of_notebook.holds + of_notebook.not_reached == 10).all()
+    assert set(of_notebook.control) <= {"False", "none"}
 
 
 @for_each_notebook
