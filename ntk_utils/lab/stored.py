@@ -12,7 +12,7 @@ In a talk (JupyterLab's deck, in the toolbar) a slide holds one statement or one
 | a figure, a table, widgets; a statement without heading; an exercise | a slide below that |
 | a verdict | under its figure |
 | prose | notes for the lecturer |
-| other code, hints and solutions, further reading | left out |
+| other code, a heading alone, hints and solutions, further reading | left out |
 
 Code is folded there, and letters are half as large again on a screen of usual height.
 """
@@ -90,7 +90,7 @@ def slide_type(cell) -> str:
     if "<summary>" in source or source.startswith("## Further reading"):
         return "skip"
     if re.match("##? ", source):
-        return "slide"
+        return "slide" if "\n" in source.strip() else "skip"
     of_a_talk = r"^>|^\*\*\d \((easy|standard|research)\)"  # a statement, or an exercise
     return "subslide" if re.search(of_a_talk, source, re.MULTILINE) else "notes"
 

@@ -57,6 +57,7 @@ def test_what_jupyterlab_adds_on_saving_is_taken_out_and_nothing_else(tmp_path, 
     [
         (new_markdown_cell("# Title\n\nprose"), "slide"),
         (new_markdown_cell("## Part\n\n> **Theorem.** It holds."), "slide"),
+        (new_markdown_cell("## Parameters"), "skip"),
         (new_markdown_cell("prose\n\n> **Theorem.** It holds."), "subslide"),
         (new_markdown_cell("prose, a > b"), "notes"),
         (new_markdown_cell("**1 (easy).** Do it."), "subslide"),
