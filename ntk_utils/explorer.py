@@ -29,6 +29,7 @@ from threadpoolctl import ThreadpoolController
 from ntk_utils import _checks
 from ntk_utils.activations import Activation, SmoothedLeakyReLU, relu
 from ntk_utils.bounds.empirical import layer_shares, sandwich
+from ntk_utils.bounds.verified import rounded_down, what_is_proved
 from ntk_utils.data import digit_labels, digits, gaussian, read_data, uniform_sphere
 from ntk_utils.kernels import empirical_ntk, wide_layer_ntks
 from ntk_utils.lab import plotting
@@ -161,7 +162,8 @@ def drawn(settings: Settings) -> tuple[Network, np.ndarray, tuple[np.ndarray, ..
 def frames(view: str, settings: Settings) -> Iterator[Figure]:
     """Yield the figures of a view, each more complete than the one before.
 
-    All views have one figure, but that of gradient descent, which grows while the network trains.
+    All views have one figure but two: gradient descent grows while the network trains, and to the
+    bounds of a ReLU network is added what is proved.
     Nothing is computed before the next one is asked for: who no longer wants it stops asking.
 
     Args:
@@ -377,19 +379,24 @@ def _bounds(settings: Settings) -> Iterator[Figure]:
         values["λₘᵢₙ of large layers"] = smallest_eigenvalue(wide)
     figure, ax = _axes("the smallest eigenvalue between its bounds", xscale="log")
     for row, (label, value) in enumerate(values.items()):
+        of_draw = label.endswith("of this draw")
         if value > found.rounding:
-            of_draw = label.endswith("of this draw")
             ax.plot(value, row, marker="o", color="C0" if of_draw else "black")
         # apart from one another, since a label that stays is typeset once
         beside = {"xycoords": ax.get_yaxis_transform(), "textcoords": "offset points"}
         text = _in_words(value, found.rounding)
         ax.annotate(label, (1.03, row), (0, 2), va="bottom", **beside)
-        ax.annotate(text, (1.03, row), (0, -2), va="top", fontweight="bold", **beside)
+        said = ax.annotate(text, (1.03, row), (0, -2), va="top", fontweight="bold", **beside)
+        if of_draw:
+            of_lambda_min = said
     ax.set_yticks(range(len(values)), [])
     ax.set_ylim(-0.5, len(values) - 0.5)
     ax.margins(x=0.1)
     _plain_ticks(ax.xaxis)
     yield figure
+    if settings.activation == "relu" and (proved := what_is_proved(params, x)) > 0:
+        of_lambda_min.set_text(f"{of_lambda_min.get_text()}, proved ≥ {rounded_down(proved):.3g}")
+        yield figure
 
 
 def _features(settings: Settings) -> Iterator[Figure]:

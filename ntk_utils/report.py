@@ -13,7 +13,6 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from decimal import ROUND_FLOOR, Decimal
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -28,7 +27,7 @@ from ntk_utils._progress import progress_bar
 from ntk_utils._scale import exponent_of, polar, without_scale
 from ntk_utils.bounds.empirical import kernel_and_schur_factors
 from ntk_utils.bounds.limiting import limiting_lower_bound
-from ntk_utils.bounds.verified import UndecidedGate, verified_lower_bound
+from ntk_utils.bounds.verified import rounded_down, what_is_proved
 from ntk_utils.data import DataWarning, parallel_pairs, separation
 from ntk_utils.kernels import limiting_ntk
 from ntk_utils.lab import plotting
@@ -311,19 +310,11 @@ def _draw(x, widths: tuple[int, ...], n: int, seeds, bar, verified: bool) -> pd.
         k, *factors = kernel_and_schur_factors(params, x)
         sizes = {"lower": np.dot(*factors), **_sizes(np.asarray(k))}
         if verified:
-            sizes["proved"] = _proved(params, x)
+            sizes["proved"] = what_is_proved(params, x) * (1 - ROUNDINGS)  # of the unit too
         bar.update(work)
         return {name: value if name == "share" else unit * value for name, value in sizes.items()}
 
     return sweep(measure, {"width": [n]}, seeds, progress=False)
-
-
-def _proved(params, x) -> float:
-    """A lower bound on λ_min that is left when it is multiplied by rounded factors."""
-    try:
-        return verified_lower_bound(params, x) * (1 - ROUNDINGS)
-    except UndecidedGate:
-        return 0.0
 
 
 def _sizes(k: np.ndarray) -> dict[str, float]:
@@ -383,12 +374,6 @@ def _multiplications_a_second(n: int = 1000) -> float:
     return n**3 / min(seconds() for _ in range(5))
 
 
-def _rounded_down(value: float) -> float:
-    """Three digits, of which the last is not rounded up."""
-    digits = Decimal(value)
-    return float(digits.quantize(Decimal((0, (1,), digits.adjusted() - 2)), ROUND_FLOOR))
-
-
 def _rounded(seconds: float) -> str:
     """One digit, in seconds, minutes or hours."""
     size, unit = seconds, "s"
@@ -413,6 +398,6 @@ def _summary(x, network, limit, width, draws) -> pd.DataFrame:
     if "proved" in draws:
         best = draws.loc[draws.proved.idxmax()]
         values[f"proved: λ_min at width {best.width:.0f}, seed {best.seed:.0f}"] = (
-            f">= {_rounded_down(best.proved)}"
+            f">= {rounded_down(best.proved)}"
         )
     return pd.DataFrame({"value": pd.Series(values, dtype=object)})

@@ -8,7 +8,7 @@ from matplotlib.image import imread
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import ntk_utils
-from ntk_utils import explorer, smallest_eigenvalue, use_style
+from ntk_utils import explorer, smallest_eigenvalue, use_style, verified_lower_bound
 from ntk_utils.explorer import Settings
 from ntk_utils.kernels import empirical_ntk
 
@@ -76,13 +76,26 @@ def test_the_three_lines_draw_the_same_picture(view, data, tmp_path, monkeypatch
     assert explorer.png(eval(last, names)) == explorer.png(explorer.draw(view, settings))
 
 
+def test_the_bounds_view_adds_what_is_proved_for_relu_networks_alone():
+    first, second = (
+        list(texts_of(figure)) for figure in explorer.frames("bounds", Settings(**SMALL))
+    )
+    (proved,) = set(second) - set(first)
+    measured, _, lower = proved.partition(", proved ≥ ")
+    assert measured in first
+    _, x, params = explorer.drawn(Settings(**SMALL))
+    assert float(lower) <= verified_lower_bound(params, x) < 1.01 * float(lower)
+    assert len(list(explorer.frames("bounds", Settings(**SMALL, activation="tanh")))) == 1
+
+
 @pytest.mark.parametrize("activation", list(explorer.ACTIVATIONS))
 def test_the_bounds_view_writes_the_measured_value_between_its_bounds(activation):
     settings = Settings(**SMALL, activation=activation)
     network, x, params = explorer.drawn(settings)
     k = empirical_ntk(params, x, activation=network.activation)
     texts = texts_of(explorer.draw("bounds", settings))
-    assert f"{smallest_eigenvalue(k):.3g}" in texts
+    measured = f"{smallest_eigenvalue(k):.3g}"
+    assert any(text.partition(",")[0] == measured for text in texts)
     assert f"{np.diagonal(k).min():.3g}" in texts
     assert ("λₘᵢₙ of large layers" in texts) == (activation == "relu")
 
@@ -140,7 +153,7 @@ def test_the_figure_of_training_grows_and_the_others_come_at_once():
     assert lengths == sorted(set(lengths))
     assert len(lengths) > 3
     assert lengths[-1] == 61
-    for view in explorer.VIEWS.keys() - {"training"}:
+    for view in explorer.VIEWS.keys() - {"training", "bounds"}:
         assert len(list(explorer.frames(view, Settings(**SMALL)))) == 1
 
 

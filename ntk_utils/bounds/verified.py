@@ -19,6 +19,7 @@ Nothing is known by its probability, so no seed matters.
 from __future__ import annotations
 
 import math
+from decimal import ROUND_FLOOR, Decimal
 from typing import NamedTuple
 
 import numpy as np
@@ -111,6 +112,20 @@ def verified_lower_bound(params: Params, x: Float[ArrayLike, "N d"]) -> float:
 def verified_upper_bound(params: Params, x: Float[ArrayLike, "N d"]) -> float:
     """Return the upper end of `verified_bounds`: λ_min(K̄) is at most this, proved."""
     return verified_bounds(params, x).upper
+
+
+def what_is_proved(params, x) -> float:
+    """The lower end, 0 where a sign is uncertain."""
+    try:
+        return verified_lower_bound(params, x)
+    except UndecidedGate:
+        return 0.0
+
+
+def rounded_down(value: float) -> float:
+    """Three digits of a bound, of which the last is not rounded up."""
+    digits = Decimal(value)
+    return float(digits.quantize(Decimal((0, (1,), digits.adjusted() - 2)), ROUND_FLOOR))
 
 
 def _expect_ieee_arithmetic() -> None:

@@ -227,6 +227,17 @@ def test_a_sign_that_rounding_hides_is_refused_with_its_place():
     verified_bounds((w_1, w_2), x[:1])  # the others are certain
 
 
+def test_nothing_is_proved_where_a_sign_is_uncertain():
+    params = (np.array([[1.0], [-1.0 - 2.0**-52]]), np.ones((1, 1)))
+    assert verified.what_is_proved(params, np.ones((1, 2))) == 0.0
+    assert verified.what_is_proved(params, np.array([[1.0, 0.5]])) > 0
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.0012999, 12.3999, 5e-324, 1e300])
+def test_a_bound_is_printed_rounded_down(value):
+    assert (1 - 0.01) * value <= verified.rounded_down(value) <= value
+
+
 def test_a_thread_that_flushes_subnormal_numbers_is_refused():
     """JAX's callbacks are such threads."""
     outcomes = []
