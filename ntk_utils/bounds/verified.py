@@ -14,6 +14,9 @@ What is trusted:
   that JAX copies numbers as they are.
 
 Nothing is known by its probability, so no seed matters.
+
+For the limiting kernel there is no such bound here: it needs an arc cosine whose error is proved,
+which no library in use documents, and it loses digits where samples are nearly parallel.
 """
 
 from __future__ import annotations
