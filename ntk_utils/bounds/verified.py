@@ -16,7 +16,7 @@ What is trusted:
 Nothing is known by its probability, so no seed matters.
 
 For the limiting kernel there is no such bound here: it needs an arc cosine whose error is proved,
-which no library in use documents, and it loses digits where samples are nearly parallel.
+and none of the libraries in use states one.
 """
 
 from __future__ import annotations
