@@ -10,7 +10,7 @@ import pytest
 import scipy.linalg
 import truth
 from helpers import draw
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -460,6 +460,7 @@ def test_without_the_error_of_the_factor_a_singular_matrix_is_called_definite():
     assert bounds[0] <= 0 < bounds[1]
 
 
+@settings(deadline=None)
 @given(arrays(np.float64, (3, 7), elements=st.floats(-6e307, 6e307)))
 def test_norms_are_upper_bounds(a):
     for row, norm in zip(a, verified._norms(a), strict=True):
@@ -469,6 +470,7 @@ def test_norms_are_upper_bounds(a):
             assert Fraction(float(norm)) ** 2 <= squares * Fraction(1 + 1e-9) ** 2
 
 
+@settings(deadline=None)
 @given(st.floats(0, 1e10), st.floats(0, 1e10))
 def test_differences_are_rounded_down(a, b):
     assert Fraction(float(verified._less(a, b))) <= Fraction(a) - Fraction(b)
