@@ -12,8 +12,8 @@ Where it calls what is gone, functions of neural-tangents itself are replaced. A
 STRUCTURED_DERIVATIVES walked through JAX's internals; they go through public JAX here:
 `jax.linearize` and `jax.make_jaxpr` give the equations of a derivative, `jax.linear_transpose` the
 transpose of one of them. What works, on the versions in `TESTED_JAX`: infinite-width kernels,
-`empirical_ntk_fn` by all implementations, `monte_carlo_kernel_fn`, `linearize`, `taylor_expand`,
-and `predict`, under `jit`, `vmap` and `grad` too.
+`empirical_ntk_fn` by all implementations, `monte_carlo_kernel_fn`, `linearize`, and of `predict`
+`max_learning_rate` and `gradient_descent_mse`, that under `jit`, `vmap` and `grad` too.
 
 What STRUCTURED_DERIVATIVES cannot do, here as upstream: `jax.checkpoint` with several outputs
 inside of a network; primitives with several outputs, but `split`, on the way of the derivative; a

@@ -418,8 +418,8 @@ def empirical_ntk_fn(apply_fn: Callable, *, implementation: str | None = None) -
         …), each sample on its own (no batch normalisation).
       implementation: of neural-tangents, "STRUCTURED_DERIVATIVES", "JACOBIAN_CONTRACTION",
         "NTK_VECTOR_PRODUCTS" or "AUTO", which compiles all three and takes the one of the fewest
-        operations. By default the first, which is much the fastest, where it runs, and the second
-        where it does not.
+        operations. By default the first, the fastest in our benchmarks, where it runs, and the
+        second where it does not.
 
     Returns: `ntk(params, x)`, jitted, which returns K of shape (N, N).
 

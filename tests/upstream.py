@@ -33,7 +33,7 @@ OUTCOME = re.compile(r"^\S+::.* (PASSED|FAILED|ERROR|SKIPPED)", re.MULTILINE)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkout", type=Path, help="folder of neural-tangents, at v0.6.5")
-    parser.add_argument("files", nargs="*", help="of its tests, such as stax/conv_test.py (all)")
+    parser.add_argument("files", nargs="*", help="of its tests, such as stax/stax_test.py (all)")
     parser.add_argument("--minutes", type=float, default=30, help="for one file (30)")
     arguments = parser.parse_args()
     tests = arguments.checkout / "tests"
