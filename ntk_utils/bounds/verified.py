@@ -85,8 +85,8 @@ def verified_bounds(params: Params, x: Float[ArrayLike, "N d"]) -> Enclosure:
     - upper: vᵀ K̄ v / ‖v‖² = Σ_k ‖F_kᵀ diag(v) B_{k+1}‖²_F / ‖v‖² from above, for a v that the
       same factor gives by inverse iteration.
 
-    Memory is O(N² + N · the widths + the weights). Errors grow from layer to layer, by ‖W_l‖ (‖W_l‖_F
-    where n_{l-1} and n_l exceed N) against what the features keep: deep networks can end in
+    Memory is O(N² + N · the widths + the weights). Errors grow from layer to layer by ‖W_l‖, or by
+    ‖W_l‖_F where n_{l-1} and n_l exceed N, against what the features keep: deep networks can end in
     `UndecidedGate`. Derived here.
 
     Args:
