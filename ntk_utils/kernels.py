@@ -197,7 +197,7 @@ def whole(tiles):
 # --- memory: the units of a wide layer in chunks --------------------------------------------------
 
 _LARGE = 2**22  # entries of a feature matrix that is not held if it can be helped, 32 MiB
-_CHUNK = 2048  # neurons; larger chunks fall out of the processor's caches
+_CHUNK = 4096  # neurons; their products are at full speed, and a copy of a chunk is small
 
 
 def _streams(params, k, n_samples) -> bool:

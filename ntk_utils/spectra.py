@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import scipy.linalg
 import scipy.optimize
-import scipy.sparse.linalg
 from jax.typing import ArrayLike
 from jaxtyping import Float
 from scipy.linalg.blas import dtrsv
-from scipy.linalg.lapack import dsyevr
+from scipy.linalg.lapack import dpotrf, dsyevr
 
 from ntk_utils import _checks
 from ntk_utils._checks import checked
@@ -24,8 +23,9 @@ def smallest_eigenvalue(k: Float[ArrayLike, "N N"]) -> float:
     error is of the order ε ‖k‖, ε = 2.2e-16, so below that size its sign says nothing.
 
     A large matrix is shifted by a little less than λ_min and factored by Cholesky, and λ_min read
-    off the largest eigenvalue of the inverse, by Lanczos iterations. That the factor exists proves
-    the value to a twentieth; where it does not, or k is small, k is reduced to tridiagonal form.
+    off the largest eigenvalue of the inverse, by Lanczos iterations; where others lie close to it,
+    once more from a closer shift. That the factor exists shows that no eigenvalue is below the
+    shift; where it does not, or k is small, k is reduced to tridiagonal form.
 
     Args:
       k: symmetric matrix, shape (N, N), float64.
@@ -38,7 +38,9 @@ def smallest_eigenvalue(k: Float[ArrayLike, "N N"]) -> float:
 
 
 _EVERY_DIGIT = 2 * np.finfo(np.float64).tiny
-_LANCZOS_FROM = 500  # samples; below, the tridiagonal form is the faster way
+_LANCZOS_FROM = 1200  # samples; below, the tridiagonal form is as fast, or faster for a cluster
+_MOST_FACTORS = 5
+_PRODUCTS = 28  # with the inverse: they cost about one factor
 
 
 def _smallest_eigenvalue(k, without_factor: float | None = None) -> float:
@@ -64,36 +66,61 @@ def _by_tridiagonal_form(k):
 
 
 def _by_lanczos_on_the_inverse(k, exponent, without_factor):
-    """λ_min of k/2^e, or None where k/2^e - σI, σ just below it, has no Cholesky factor.
+    """λ_min of k/2^e; None where a shifted one has no Cholesky factor, or too many were taken.
 
-    Where k itself has none, `without_factor`.
+    Where k itself has none, or is not told from singular by it, `without_factor`.
     """
+    diagonal = over_power_of_two(np.diagonal(k), exponent)
+    rounding = np.finfo(np.float64).eps * diagonal.max()
     vector = np.random.default_rng(0).normal(size=len(k))  # the same k gives the same value
-    shift = 0.0
-    root = []  # beside the operator, which SciPy's solver leaves in a cycle, to be collected later
-    inverse = scipy.sparse.linalg.LinearOperator(k.shape, lambda v: _solve(*root, v), dtype=k.dtype)
-    try:
-        # roughly at first; then from a shift so close that the other eigenvalues are far away
-        for tolerance in (0.05, 1e-12):
-            root.clear()
-            shifted = over_power_of_two(k.T, exponent, order="F")  # as LAPACK has it: k.T is k
-            np.fill_diagonal(shifted, np.diagonal(shifted) - shift)
-            root.append(
-                scipy.linalg.cholesky(shifted, lower=True, overwrite_a=True, check_finite=False)
-            )
-            del shifted
-            largest, vectors = scipy.sparse.linalg.eigsh(
-                inverse, k=1, which="LA", v0=vector, tol=tolerance, ncv=10, maxiter=50
-            )
-            value, vector = shift + 1 / largest[0], vectors[:, 0]
-            shift = 0.95 * value
-    except scipy.linalg.LinAlgError:
-        return without_factor if shift == 0 else None
-    except scipy.sparse.linalg.ArpackError:
-        return None
-    finally:
-        root.clear()
-    return value if np.isfinite(value) else None
+    shift, enough = 0.0, None
+    for _ in range(_MOST_FACTORS):
+        shifted = over_power_of_two(k.T, exponent, order="F")  # as LAPACK has it: k.T is k
+        np.fill_diagonal(shifted, diagonal - shift)
+        root, info = dpotrf(shifted, lower=1, clean=0, overwrite_a=1)
+        is_definite = info == 0 and root.diagonal().min() ** 2 > rounding
+        found = _lanczos_on_the_inverse(root, vector, enough) if is_definite else None
+        if found is None:
+            return without_factor if shift == 0 else None
+        distance, error, vector = found
+        value = shift + distance
+        if enough is not None and error <= enough:
+            return value
+        # The closer the shift, the further apart the lowest eigenvalues are, as seen from there.
+        # Closer than the second number, the factor would be lost in its own rounding.
+        shift = value - max(2 * error, len(k) ** 1.5 * rounding)
+        enough = 1e-13 * value + rounding
+    return None
+
+
+def _lanczos_on_the_inverse(root, vector, enough):
+    """λ_min of R Rᵀ by Lanczos iterations, their estimate of its error, its eigenvector.
+
+    They end once the error is small enough, at first (None) a fiftieth of the value; or once a new
+    factor, closer to the eigenvalue, is worth more: they have taken the time of one, or the error
+    grows, because what looked like one eigenvalue turns out to be several. None where R Rᵀ is so
+    close to singular that its inverse has no finite entries.
+    """
+    basis = np.empty((_PRODUCTS + 1, len(root)))
+    basis[0] = vector / np.linalg.norm(vector)
+    diagonal, beside, error = [], [], np.inf
+    for m in range(1, _PRODUCTS + 1):
+        product = _solve(root, basis[m - 1])
+        if not np.isfinite(product).all():
+            return None
+        diagonal.append(basis[m - 1] @ product)
+        for _ in range(2):  # twice is enough to be orthogonal to rounding
+            product -= (basis[:m] @ product) @ basis[:m]
+        beside.append(np.linalg.norm(product))
+        if m % 2 == 0 or beside[-1] == 0:
+            inverse, vectors = scipy.linalg.eigh_tridiagonal(diagonal, beside[:-1])
+            value, before = 1 / inverse[-1], error
+            error = beside[-1] * abs(vectors[-1, -1]) * value**2
+            is_enough = error <= (value / 50 if enough is None else enough)
+            if is_enough or error > 2 * before:
+                break
+        basis[m] = product / beside[-1]
+    return value, error, vectors[:, -1] @ basis[:m]
 
 
 def _solve(root, v):

@@ -19,6 +19,8 @@ from ntk_utils import (
     empirical_ntk_fn,
     gaussian,
     init_params,
+    sandwich,
+    spectra,
 )
 
 N_SAMPLES, WIDTHS = 1000, (50, 8000, 50, 1)
@@ -59,7 +61,40 @@ def test_chain_of_products(benchmark, seconds):
 def test_empirical_ntk(benchmark, seconds, report):
     seconds["ntk"] = smallest_time(benchmark, empirical_ntk, *problem(), rounds=25)
     ratio = seconds["ntk"] / seconds["chain"]
-    report("empirical_ntk / chain of matrix products", f"{ratio:.2f}", "<= 0.75", ratio <= 0.75)
+    # 0.5 is the limit. BLAS takes 0.05 more, as it fills the other half of a Gram matrix and waits
+    # for its threads; to go through the neurons on several threads instead would mean to set, while
+    # they run, the number of BLAS's threads for everything else in the process.
+    report("empirical_ntk / chain of matrix products", f"{ratio:.2f}", "<= 0.70", ratio <= 0.7)
+
+
+def test_empirical_ntk_of_a_large_problem(benchmark, report):
+    arguments = problem(4000, (64, 32000, 64, 1))
+    chain, ours = (smallest_of(3, f, *arguments) for f in (chain_of_products, empirical_ntk))
+    benchmark.pedantic(lambda: None)
+    ratio = ours / chain
+    report("the same, N = 4000, (64, 32000, 64, 1)", f"{ratio:.2f}", "<= 0.58", ratio <= 0.58)
+
+
+@pytest.mark.parametrize("n", [200, 500, 1000, 2000])
+def test_sandwich_spends_most_of_its_time_on_the_kernel(n, benchmark, report, monkeypatch):
+    arguments = problem(n, (50, 8 * n, 50, 1))
+    spent = []
+
+    def measured(*arguments, original=spectra._smallest_eigenvalue, **options):
+        start = time.perf_counter()
+        value = original(*arguments, **options)
+        spent.append(time.perf_counter() - start)
+        return value
+
+    monkeypatch.setattr(spectra, "_smallest_eigenvalue", measured)
+    shares = []
+    for _ in range(10):
+        spent.clear()
+        seconds = timed(sandwich, *arguments)
+        shares.append(sum(spent) / seconds)
+    benchmark.pedantic(lambda: None)
+    share = np.median(shares)
+    report(f"share of eigenvalues in sandwich, N = {n}", f"{share:.0%}", "<= 50%", share <= 0.5)
 
 
 def test_neural_tangents_jacobian_contraction(benchmark, seconds, report):

@@ -2,6 +2,20 @@
 
 IMPORT = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
 
+FIRST_KERNEL = """
+import time
+import jax
+import ntk_utils as ntk
+start = time.perf_counter()
+key_x, key_w = jax.random.split(jax.random.key(0))
+params = ntk.init_params(ntk.Network((50, 8000, 50, 1), "he"), key_w)
+x = ntk.gaussian(key_x, 1000, 50)
+jax.block_until_ready((params, x))
+drawn = time.perf_counter()
+ntk.empirical_ntk(params, x).block_until_ready()
+print(drawn - start, time.perf_counter() - drawn)
+"""
+
 SWEEP = """
 import time
 start = time.perf_counter()
@@ -64,6 +78,12 @@ def test_import(in_a_new_process, report):
     report(
         "import ntk_utils beyond import jax, s", f"{both - jax:.2f}", "<= 0.40", both - jax <= 0.4
     )
+
+
+def test_first_kernel_of_a_process(in_a_new_process, report):
+    drawing, first = map(min, zip(*(in_a_new_process(FIRST_KERNEL) for _ in range(3)), strict=True))
+    report("first draw of a network and of samples, s", f"{drawing:.2f}")
+    report("first empirical_ntk of a process, s", f"{first:.2f}", "<= 1.0", first <= 1)
 
 
 def test_sweep(in_a_new_process, report):
