@@ -13,7 +13,7 @@ from pybtex.database import parse_file
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 DATA = ROOT / "notebooks" / "data"
-PAGES = ["lecturers", "theorems", "verdicts", "figure2", "api", "bibliography"]
+PAGES = ["lecturers", "theorems", "verdicts", "figure2", "neural-tangents", "api", "bibliography"]
 
 NUMBER = re.compile(r"(Theorem|Lemma|Corollary) \d+\.\d+")
 KINDS = {  # of a box, by what stands in its head

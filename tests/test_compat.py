@@ -1,5 +1,6 @@
 """Importing: what it loads, what it leaves alone, and that neural-tangents works afterwards."""
 
+import functools
 import importlib
 import json
 import os
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
+from flax import linen, nnx
 
 from ntk_utils import (
     Network,
@@ -307,6 +309,16 @@ PRIMITIVES = {
     "reduce_window_sum": lambda w, x: jax.lax.reduce_window(
         x * w, 0.0, jax.lax.add, (1, 2, 2), (1, 1, 2), "VALID"
     ),
+    "reduce_window_sum, dilated": lambda w, x: jax.lax.reduce_window(
+        x * w,
+        0.0,
+        jax.lax.add,
+        (1, 1, 2),
+        (1, 1, 1),
+        ((0, 0), (0, 1), (2, 1)),
+        (1, 2, 1),
+        (1, 1, 2),
+    ),
     "pad": lambda w, x: jnp.pad(x * w, ((0, 0), (1, 2), (0, 1))),
     "reshape": lambda w, x: (w.reshape(-1) * x.reshape(len(x), -1)).reshape(len(x), 2, 9),
     "squeeze": lambda w, x: jnp.squeeze((x * w)[:, :1], 1),
@@ -413,17 +425,53 @@ def test_structured_derivatives_give_the_kernel_of_the_jacobian(nt, model):
     assert np.abs(structured - expected).max() < 1e-12 * np.abs(expected).max()
 
 
-def test_structured_derivatives_give_the_kernel_of_an_equinox_model():
+def equinox_mlp():
     model = equinox.nn.MLP(6, 2, 8, 2, key=jax.random.key(0))  # with biases
     params, static = equinox.partition(model, equinox.is_inexact_array)
+    return lambda params, x: jax.vmap(equinox.combine(params, static))(x), params, X[:, 0]
 
-    def outputs(params, x):
-        return jax.vmap(equinox.combine(params, static))(x)
 
+class LinenBlock(linen.Module):
+    """A residual block of convolutions, and a head."""
+
+    @linen.compact
+    def __call__(self, x):
+        convolution = functools.partial(linen.Conv, kernel_size=(3, 3), param_dtype=float)
+        h = linen.relu(convolution(4)(x))
+        h = h + convolution(4)(linen.relu(convolution(4)(h)))
+        return linen.Dense(2, param_dtype=float)(linen.avg_pool(h, (8, 8)).reshape(len(x), -1))
+
+
+def linen_block():
+    return LinenBlock().apply, LinenBlock().init(jax.random.key(0), IMAGES), IMAGES
+
+
+class NnxBlock(nnx.Module):
+    """A residual block with layer normalisation, and a head."""
+
+    def __init__(self):
+        options = {"param_dtype": float, "rngs": nnx.Rngs(0)}
+        self.widen, self.narrow = nnx.Linear(6, 8, **options), nnx.Linear(8, 6, **options)
+        self.norm = nnx.LayerNorm(6, **options)
+        self.head = nnx.Linear(6, 2, **options)
+
+    def __call__(self, x):
+        return self.head(x + self.narrow(nnx.gelu(self.widen(self.norm(x)))))
+
+
+def nnx_block():
+    graph, params, rest = nnx.split(NnxBlock(), nnx.Param, ...)
+    return lambda params, x: nnx.merge(graph, params, rest)(x), params, X[:, 0]
+
+
+@pytest.mark.parametrize("model", [equinox_mlp, linen_block, nnx_block])
+def test_structured_derivatives_give_the_kernel_of_models_of_other_libraries(model):
+    outputs, params, x = model()
     found, expected = (
-        empirical_ntk_fn(outputs, implementation=name)(params, X[:, 0])
+        empirical_ntk_fn(outputs, implementation=name)(params, x)
         for name in ("STRUCTURED_DERIVATIVES", "JACOBIAN_CONTRACTION")
     )
+    assert found.dtype == float
     np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 

@@ -53,7 +53,7 @@ def test_against_jax(n, least, report):
 
 
 def clustered(n):
-    """A kernel of n samples whose 20 smallest eigenvalues are moved to within 1e-9 of each other."""
+    """A kernel of n samples, its 20 smallest eigenvalues moved to within 1e-9 of each other."""
     eigenvalues, vectors = scipy.linalg.eigh(kernel(n))
     eigenvalues[:20] = eigenvalues[0] * (1 + 1e-9 * np.linspace(0, 1, 20))
     k = vectors * eigenvalues @ vectors.T
