@@ -112,7 +112,7 @@ def _lanczos_on_the_inverse(root, vector, enough):
         for _ in range(2):  # twice is enough to be orthogonal to rounding
             product -= (basis[:m] @ product) @ basis[:m]
         beside.append(np.linalg.norm(product))
-        if m % 2 == 0 or beside[-1] == 0:
+        if m % 2 == 0:
             inverse, vectors = scipy.linalg.eigh_tridiagonal(diagonal, beside[:-1])
             value, before = 1 / inverse[-1], error
             error = beside[-1] * abs(vectors[-1, -1]) * value**2
