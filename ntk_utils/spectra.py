@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import scipy.linalg
 import scipy.optimize
@@ -23,9 +25,9 @@ def smallest_eigenvalue(k: Float[ArrayLike, "N N"]) -> float:
     error is of the order ε ‖k‖, ε = 2.2e-16, so below that size its sign says nothing.
 
     A large matrix is shifted by a little less than λ_min and factored by Cholesky, and λ_min read
-    off the largest eigenvalue of the inverse, by Lanczos iterations; where others lie close to it,
-    once more from a closer shift. That the factor exists shows that no eigenvalue is below the
-    shift; where it does not, or k is small, k is reduced to tridiagonal form.
+    off the largest eigenvalue of the inverse, by Lanczos iterations; then again, from shifts that
+    are closer. The last one is as close as rounding allows: that its factor exists shows that no
+    eigenvalue is below. Where it does not, or k is small, k is reduced to tridiagonal form.
 
     Args:
       k: symmetric matrix, shape (N, N), float64.
@@ -38,8 +40,10 @@ def smallest_eigenvalue(k: Float[ArrayLike, "N N"]) -> float:
 
 
 _EVERY_DIGIT = 2 * np.finfo(np.float64).tiny
-_LANCZOS_FROM = 1200  # samples; below, the tridiagonal form is as fast, or faster for a cluster
-_MOST_FACTORS = 5
+_LANCZOS_FROM = (
+    1600  # samples; below, LAPACK's tridiagonal form is faster where eigenvalues lie close
+)
+_MOST_FACTORS = 6
 _PRODUCTS = 28  # with the inverse: they cost about one factor
 
 
@@ -72,6 +76,7 @@ def _by_lanczos_on_the_inverse(k, exponent, without_factor):
     """
     diagonal = over_power_of_two(np.diagonal(k), exponent)
     rounding = np.finfo(np.float64).eps * diagonal.max()
+    closest = 2 * math.sqrt(len(k)) * rounding  # of a shift whose factor is not lost in rounding
     vector = np.random.default_rng(0).normal(size=len(k))  # the same k gives the same value
     shift, enough = 0.0, None
     for _ in range(_MOST_FACTORS):
@@ -84,12 +89,11 @@ def _by_lanczos_on_the_inverse(k, exponent, without_factor):
             return without_factor if shift == 0 else None
         distance, error, vector = found
         value = shift + distance
-        if enough is not None and error <= enough:
+        # the error is the distance to some eigenvalue: that none is below it, the factor shows
+        if error <= 4 * rounding and distance <= 2 * closest:
             return value
-        # The closer the shift, the further apart the lowest eigenvalues are, as seen from there.
-        # Closer than the second number, the factor would be lost in its own rounding.
-        shift = value - max(2 * error, len(k) ** 1.5 * rounding)
-        enough = 1e-13 * value + rounding
+        # the closer the shift, the further apart the lowest eigenvalues are, as seen from there
+        shift, enough = value - max(2 * error, closest), 4 * rounding
     return None
 
 
@@ -117,7 +121,7 @@ def _lanczos_on_the_inverse(root, vector, enough):
             value, before = 1 / inverse[-1], error
             error = beside[-1] * abs(vectors[-1, -1]) * value**2
             is_enough = error <= (value / 50 if enough is None else enough)
-            if is_enough or error > 2 * before:
+            if is_enough or error > 5 * before:
                 break
         basis[m] = product / beside[-1]
     return value, error, vectors[:, -1] @ basis[:m]

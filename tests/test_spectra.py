@@ -5,6 +5,7 @@ import hypothesis.strategies as st
 import jax
 import numpy as np
 import pytest
+import scipy.linalg
 import truth
 from hypothesis import given, settings
 
@@ -91,7 +92,7 @@ def test_asymmetry_of_rounding_size_is_accepted():
 
 # --- large matrices: Lanczos iterations on the inverse --------------------------------------------
 
-N_LARGE = 1210
+N_LARGE = 1610
 
 
 @pytest.mark.parametrize("condition_number", [1.0, 1e1, 1e3, 1e6, 1e9, 1e12])
@@ -115,6 +116,23 @@ def test_a_cluster_at_the_bottom_edge_is_resolved_to_rounding_by_closer_shifts(g
     monkeypatch.setattr("ntk_utils.spectra._by_tridiagonal_form", None)
     k = symmetric(np.r_[1.0, 1 + gap * np.arange(1, 40), np.linspace(2, 10, N_LARGE - 40)])
     assert abs(smallest_eigenvalue(k) - 1) <= 50 * 10 * EPS
+
+
+@pytest.mark.parametrize("missed", [0.99, 1 - 1e-9, 1 - 1e-12])
+def test_an_eigenvector_that_the_start_does_not_see_is_not_missed(missed):
+    # H exchanges the first axis and the start of the iterations, which is then within `seen`
+    start = np.random.default_rng(0).normal(size=N_LARGE)
+    towards = start / np.linalg.norm(start) - np.eye(N_LARGE)[0]
+    reflected = np.eye(N_LARGE) - 2 * np.outer(towards, towards) / (towards @ towards)
+    seen = symmetric(np.r_[1.0, np.linspace(1.3, 3, 39)])
+    k = scipy.linalg.block_diag(seen, missed, np.diag(np.linspace(1.5, 2.5, N_LARGE - 41)))
+    k = reflected @ k @ reflected
+    assert abs(smallest_eigenvalue((k + k.T) / 2) - missed) <= 50 * 3 * EPS
+
+
+def test_eigenvalues_that_are_all_but_equal_are_told_apart_to_rounding():
+    k = symmetric(1 + 1e-12 * np.linspace(0, 1, N_LARGE))
+    assert abs(smallest_eigenvalue(k) - np.linalg.eigvalsh(k)[0]) <= 50 * EPS
 
 
 def test_matrices_of_integers_have_their_known_smallest_eigenvalue():
@@ -318,7 +336,7 @@ def test_iterations_that_do_not_end_lead_to_the_tridiagonal_form(monkeypatch):
 
 
 def test_an_inverse_that_is_no_number_leads_to_the_tridiagonal_form():
-    root = np.eye(N_LARGE) - 1.5 * np.eye(N_LARGE, k=-1)  # its inverse has an entry 1.5^1209
+    root = np.eye(N_LARGE) - 1.5 * np.eye(N_LARGE, k=-1)  # its inverse has an entry 1.5^1609
     assert abs(smallest_eigenvalue(root @ root.T)) <= 50 * 6 * EPS
 
 
