@@ -28,6 +28,7 @@ with compat._names_put_back():
 """
 OPTIONS = ["-v", "--override-ini=addopts=", "-p", "no:cacheprovider", "-p", "no:warnings"]
 OUTCOME = re.compile(r"^\S+::.* (PASSED|FAILED|ERROR|SKIPPED)", re.MULTILINE)
+SUBTEST = re.compile(r"^SUB(FAILED)", re.MULTILINE)  # in the summary: its test may count as passed
 
 
 def main() -> None:
@@ -54,7 +55,7 @@ def main() -> None:
 
 
 def outcomes(checkout: Path, file: str, minutes: float) -> tuple[collections.Counter, str]:
-    """How many tests of a file ended how, and why it ended early, if it did."""
+    """How many tests of a file, or parts of one that failed, ended how, and why it ended early."""
     with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
         end = ""
         try:
@@ -73,7 +74,7 @@ def outcomes(checkout: Path, file: str, minutes: float) -> tuple[collections.Cou
         text = log.read()
     if missing := re.search(r"ModuleNotFoundError: .*", text):
         end = missing[0]
-    return collections.Counter(OUTCOME.findall(text)), end
+    return collections.Counter(OUTCOME.findall(text) + SUBTEST.findall(text)), end
 
 
 if __name__ == "__main__":
