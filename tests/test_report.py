@@ -262,7 +262,7 @@ def test_a_large_singular_kernel_is_not_reduced_to_tridiagonal_form(key, monkeyp
         raise AssertionError
 
     monkeypatch.setattr(ntk_utils.spectra, "_by_tridiagonal_form", fails)
-    x = np.array(gaussian(key, 520, 5))
+    x = np.array(gaussian(key, 1610, 5))
     x[7] = x[3]
     with pytest.warns(RepeatedRowWarning):
         report = conditioning_report(x, seeds=[0])
