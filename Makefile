@@ -64,7 +64,7 @@ book: .venv ## build the site of all notebooks into build/site: offline, from th
 	JAX_PLATFORMS=cpu $(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env --conf-dir book . build/site
 	@echo "The start page is build/site/index.html"
 
-neural-tangents-suite: .venv ## run neural-tangents' own tests through compat (NEURAL_TANGENTS=<checkout of v0.6.5>): half an hour
+neural-tangents-suite: .venv ## run neural-tangents' own tests through compat (NEURAL_TANGENTS=<checkout of v0.6.5>): about an hour
 	$(BIN)/python tests/upstream.py $(or $(NEURAL_TANGENTS),$(error name a checkout of neural-tangents v0.6.5: make neural-tangents-suite NEURAL_TANGENTS=../neural-tangents)) $(FILES)
 
 bench: .venv ## measure the speed of core and notebooks, as ratios within one run (PLATFORM=cuda on a GPU)

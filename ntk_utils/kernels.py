@@ -197,7 +197,7 @@ def whole(tiles):
 # --- memory: the units of a wide layer in chunks --------------------------------------------------
 
 _LARGE = 2**22  # entries of a feature matrix that is not held if it can be helped, 32 MiB
-_CHUNK = 4096  # neurons; their products are at full speed, and a copy of a chunk is small
+_CHUNK = 4096  # neurons: enough for BLAS to be at its full rate
 
 
 def _streams(params, k, n_samples) -> bool:
@@ -229,7 +229,7 @@ def _backward_in_chunks(f_below, w_in, w_out, b_above, blocks, activation, last)
 def _sum_over_chunks(of_chunk, w_in, w_out):
     """Sum a function of columns of W_k and rows of W_{k+1} over chunks of layer k's neurons."""
     in_numpy = isinstance(w_out, np.ndarray)
-    n_chunks = math.ceil(len(w_out) / (_CHUNK if in_numpy else _CHUNK // 2))
+    n_chunks = math.ceil(len(w_out) / (_CHUNK if in_numpy else _CHUNK // 4))
     size = math.ceil(len(w_out) / n_chunks)
     if in_numpy:
         chunks = (slice(i * size, (i + 1) * size) for i in range(n_chunks))

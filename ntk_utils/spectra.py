@@ -27,7 +27,8 @@ def smallest_eigenvalue(k: Float[ArrayLike, "N N"]) -> float:
     A large matrix is shifted by a little less than λ_min and factored by Cholesky, and λ_min read
     off the largest eigenvalue of the inverse, by Lanczos iterations; then again, from shifts that
     are closer. The last one is as close as rounding allows: that its factor exists shows that no
-    eigenvalue is below. Where it does not, or k is small, k is reduced to tridiagonal form.
+    eigenvalue is below, but for rounding. Where it does not, or k is small, k is reduced to
+    tridiagonal form.
 
     Args:
       k: symmetric matrix, shape (N, N), float64.
@@ -40,9 +41,8 @@ def smallest_eigenvalue(k: Float[ArrayLike, "N N"]) -> float:
 
 
 _EVERY_DIGIT = 2 * np.finfo(np.float64).tiny
-_LANCZOS_FROM = (
-    1600  # samples; below, LAPACK's tridiagonal form is faster where eigenvalues lie close
-)
+# samples; below, LAPACK's tridiagonal form is faster where eigenvalues lie close to each other
+_LANCZOS_FROM = 1600
 _MOST_FACTORS = 6
 _PRODUCTS = 28  # with the inverse: they cost about one factor
 
@@ -151,8 +151,9 @@ def certain_smallest_eigenvalue(k, roundings: int) -> float:
 def eigenvalue_above_rounding(k) -> float:
     """λ_min of a positive semidefinite matrix, 0 where it is not above `rounding_error`.
 
-    A large k without a Cholesky factor is not reduced: λ_min is then at most (N+1) 2^-53 tr(K),
-    half of that error (Higham, Accuracy and Stability of Numerical Algorithms, Theorem 10.3).
+    A large k without a Cholesky factor, or with a pivot of the size of rounding, is not reduced:
+    λ_min is then at most (N+1) 2^-53 tr(K), half of that error (Higham, Accuracy and Stability of
+    Numerical Algorithms, Theorem 10.3).
     """
     value = _smallest_eigenvalue(k, without_factor=0.0)
     return value if value > len(k) * np.finfo(np.float64).eps * np.trace(k) else 0.0

@@ -2,7 +2,7 @@
 
     make neural-tangents-suite NEURAL_TANGENTS=<a checkout of neural-tangents, v0.6.5>
 
-Half an hour on two cores. Nothing is downloaded; a file that needs what is not installed says so.
+About an hour on two cores. Nothing is downloaded; a file that needs what is not installed says so.
 """
 
 import argparse
