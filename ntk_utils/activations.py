@@ -99,11 +99,13 @@ def _objection(function) -> str:
     return ""
 
 
-def values(activation, g):
-    """σ(g), of an array of JAX or of NumPy."""
+def values(activation, g, overwrite_g=False):
+    """σ(g), of an array of JAX or of NumPy, which is written over where it may be."""
     if not isinstance(g, np.ndarray):
         return activation(g)
-    return np.maximum(g, 0) if activation is relu else _in_blocks(_values, activation, g)
+    if activation is relu:
+        return np.maximum(g, 0, out=g if overwrite_g else None)
+    return _in_blocks(_values, activation, g)
 
 
 def slopes(activation, g):

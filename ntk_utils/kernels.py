@@ -210,7 +210,8 @@ def _forward_in_chunks(f_below, w_in, w_out, blocks, activation):
     """F_k F_kᵀ and F_k W_{k+1} without F_k."""
 
     def of_chunk(w_in, w_out):
-        f = values(activation, f_below @ w_in)
+        # in place: the pages of another large array would cost a tenth of the kernel
+        f = values(activation, f_below @ w_in, overwrite_g=True)
         return gram_tiles(f, blocks), f @ w_out
 
     return _sum_over_chunks(of_chunk, w_in, w_out)

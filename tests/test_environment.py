@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -34,8 +35,8 @@ def locked(python):
     }
 
 
-def conda():
-    return yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+def conda(part="dependencies"):
+    return yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))[part]
 
 
 def pip_section():
@@ -91,6 +92,23 @@ def test_the_conda_entry_installs_the_project_with_an_extra_that_has_jupyterlab_
     names = {Requirement(line).name for line in declared(extra)}
     fixed = {"jax", "neural-tangents", "numpy", "matplotlib", "seaborn", "jupyterlab", "nbval"}
     assert fixed <= names
+
+
+def test_the_conda_entry_and_make_set_what_the_package_sets_before_numpy_can_be_imported():
+    made = re.search(r"export (\w+) \?= (\w+)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    (variable,) = conda("variables").items()
+    assert made.groups() == variable
+    code = f"import ntk_utils, os; print(os.environ[{variable[0]!r}])"
+    for chosen, expected in [({}, variable[1]), ({variable[0]: "26"}, "26")]:
+        others = {name: value for name, value in os.environ.items() if name != variable[0]}
+        run = subprocess.run(
+            [sys.executable, "-c", code],
+            env=others | chosen,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert run.stdout.split() == [expected]
 
 
 def test_ci_runs_the_same_script_on_every_supported_python():

@@ -60,8 +60,8 @@ def clustered(n):
     return (k + k.T) / 2
 
 
-@pytest.mark.parametrize(("n", "least"), [(1000, 2.5), (1500, 3), (2000, 3), (3000, 3)])
-def test_for_a_cluster_at_the_bottom_edge(n, least, report):
+@pytest.mark.parametrize("n", [1000, 1500, 2000, 3000])
+def test_for_a_cluster_at_the_bottom_edge(n, report):
     ours, scipys, jaxs = smallest_times(
         clustered(n), smallest_eigenvalue, subset, jnp.linalg.eigvalsh, rounds=5
     )
@@ -73,12 +73,7 @@ def test_for_a_cluster_at_the_bottom_edge(n, least, report):
         ratio <= 1.02,
     )
     ratio = jaxs / ours
-    report(
-        f"eigvalsh / smallest_eigenvalue, the same, N = {n}",
-        f"{ratio:.1f}",
-        f">= {least}",
-        ratio >= least,
-    )
+    report(f"eigvalsh / smallest_eigenvalue, the same, N = {n}", f"{ratio:.1f}", ">= 3", ratio >= 3)
 
 
 @pytest.mark.parametrize("n", [100, 1000])
