@@ -16,10 +16,13 @@ from .bounds.convergence import Convergence as Convergence
 from .bounds.convergence import FlowConvergence as FlowConvergence
 from .bounds.convergence import ScaledStart as ScaledStart
 from .bounds.convergence import arora19_complexity as arora19_complexity
+from .bounds.convergence import nguyen20_recalled_condition as nguyen20_recalled_condition
 from .bounds.convergence import nguyen21_convergence as nguyen21_convergence
 from .bounds.convergence import nguyen21_scaled_start as nguyen21_scaled_start
+from .bounds.convergence import weak_pl_counterexample as weak_pl_counterexample
 from .bounds.convergence import weak_pl_factor as weak_pl_factor
 from .bounds.convergence import weak_pl_flow as weak_pl_flow
+from .bounds.convergence import weak_pl_singular_values as weak_pl_singular_values
 from .bounds.convergence import weak_pl_start as weak_pl_start
 from .bounds.empirical import GapCoefficients as GapCoefficients
 from .bounds.empirical import Sandwich as Sandwich
@@ -119,4 +122,5 @@ from .training import gauss_newton as gauss_newton
 from .training import gradient_descent as gradient_descent
 from .training import gradient_flow as gradient_flow
 from .training import least_norm_step as least_norm_step
+from .training import loss_gradient as loss_gradient
 from .training import memorizing_network as memorizing_network

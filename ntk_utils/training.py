@@ -88,6 +88,12 @@ class Flow(NamedTuple):
     path: tuple[tuple[Float[Array, "_ _"], ...], ...]
     """(W_1, …, W_L) at each time"""
 
+    @property
+    def distances(self) -> Float[np.ndarray, " times"]:
+        """‖θ(t) - θ(0)‖, in all weights: how far the flow is from its start at each time."""
+        moves = [jax.tree.map(jnp.subtract, weights, self.path[0]) for weights in self.path]
+        return np.sqrt([sum(float((move**2).sum()) for move in of_layers) for of_layers in moves])
+
 
 class TrainingInterrupted(KeyboardInterrupt):
     """What interrupted training raises; `run` is what it would have returned, up to there.
@@ -125,6 +131,33 @@ def contradictions(x: Float[ArrayLike, "N d"], y: Float[ArrayLike, " N"]) -> lis
         if not np.isclose(y[i] * norms[j], y[j] * norms[i], rtol=1e-9, atol=0)
     ]
     return sorted(at_zero + unlike)
+
+
+@checked(params=_checks.weights, x=_checks.inputs, y=_checks.labels, activation=is_activation)
+def loss_gradient(
+    params: Params,
+    x: Float[ArrayLike, "N d"],
+    y: Float[ArrayLike, " N"],
+    *,
+    activation: Activation = relu,
+) -> tuple[Float[Array, "_ _"], ...]:
+    """Compute the gradient of the loss Φ = ½ Σ_i (f(x_i) - y_i)² in each weight matrix.
+
+        ∇Φ = Jᵀ r,   that is ∂Φ/∂W_l = F_{l-1}ᵀ diag(r) B_l,   l = 1, …, L,   r = f(X) - y
+
+    Args:
+      params: θ = (W_1, …, W_L).
+      x: samples, shape (N, d).
+      y: labels, shape (N,), real or integer.
+      activation: σ.
+
+    Returns: (∂Φ/∂W_1, …, ∂Φ/∂W_L), of the shapes of the weights.
+
+    Raises:
+      ValueError: x and y of different lengths, weights that do not fit together or do not fit x.
+    """
+    r = np.asarray(apply(params, x, activation=activation)) - y
+    return tuple(map(_checks.on_device, _pull_back(params, x, r, activation)))
 
 
 @checked(params=_checks.weights, x=_checks.inputs, y=_checks.labels)
@@ -593,7 +626,14 @@ def _least_norm_step(params, x, k, y):
     eigenvalues, v = scipy.linalg.eigh(k, check_finite=False)
     kept = eigenvalues > rounding_error(k)
     alpha = v[:, kept] @ (v[:, kept].T @ y / eigenvalues[kept])
-    matrices = zip(feature_matrices(params, x), backward_matrices(params, x), strict=True)
+    return _pull_back(params, x, alpha)
+
+
+def _pull_back(params, x, alpha, activation=relu):
+    """Jᵀ α, a matrix for each weight matrix, without J; in NumPy."""
+    features = feature_matrices(params, x, activation=activation)
+    backward = backward_matrices(params, x, activation=activation)
+    matrices = zip(features, backward, strict=True)
     return [np.asarray(f).T @ (alpha[:, None] * np.asarray(b)) for f, b in matrices]
 
 

@@ -19,6 +19,7 @@ KEY = jax.random.key(0)
 NETWORK = Network((3, 8, 1))
 W = (np.ones((3, 2)), np.ones((2, 1)))
 W_3 = (np.ones((3, 2)), np.ones((2, 2)), np.ones((2, 1)))
+W_4 = (*W_3[:2], *W_3[1:])
 X = np.arange(12.0).reshape(4, 3)
 Y = np.arange(4.0)
 X_APART = np.eye(3)
@@ -578,6 +579,12 @@ BAD_CALLS = {
         bad(TypeError, "scale", "real number", "None", W, W, None),
     ],
     "least_norm_step": [*bad_weights(X, Y), *bad_samples(W, y=Y), *bad_labels(W, X)],
+    "loss_gradient": [
+        *bad_weights(X, Y),
+        *bad_samples(W, y=Y),
+        *bad_labels(W, X),
+        *bad_activations(W, X, Y),
+    ],
     "memorizing_network": [
         *bad_weights(X, Y, 0.1),
         *bad_samples(W, y=Y, epsilon=0.1),
@@ -604,6 +611,33 @@ BAD_CALLS = {
         bad(ValueError, "params", "L >= 2", "L = 1", (X[:3, :1],), X, Y),
         bad(ValueError, "params", "full row rank", "= 0", W, X, Y),
         bad(ValueError, "y", "not all 0", "zeros", W, X, 0 * Y),
+    ],
+    "weak_pl_counterexample": [
+        *(
+            dataclasses.replace(call, kwargs={"activation": jax.nn.relu})
+            for call in bad_weights_or_samples()
+        ),
+        *bad_activations(W_4, X),
+        bad(ValueError, "params", "L >= 4", "L = 3", W_3, X, activation=jax.nn.relu),
+        bad(ValueError, "params", "more neurons", "2 and 2", W_4, X, activation=jax.nn.relu),
+    ],
+    "weak_pl_singular_values": [
+        *(
+            dataclasses.replace(call, kwargs={"activation": jax.nn.relu})
+            for call in bad_weights_or_samples()
+        ),
+        *bad_activations(W, X),
+        bad(ValueError, "params", "L >= 2", "L = 1", (X[:3, :1],), X, activation=jax.nn.relu),
+    ],
+    "nguyen20_recalled_condition": [
+        *(
+            dataclasses.replace(call, args=(*call.args, 0.5), kwargs={"activation": jax.nn.relu})
+            for call in [*bad_weights(X, Y), *bad_labels(W_3, X)]
+        ),
+        *bad_samples(W_3, y=Y, gamma=0.5, activation=jax.nn.relu),
+        *bad_activations(W_3, X, Y, 0.5),
+        bad(ValueError, "params", "L >= 3", "L = 2", W, X, Y, 0.5, activation=jax.nn.relu),
+        bad(ValueError, "gamma", "> 0", "0.0", W_3, X, Y, 0.0, activation=jax.nn.relu),
     ],
     "weak_pl_factor": [
         *(

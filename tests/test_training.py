@@ -30,6 +30,7 @@ from ntk_utils import (
     gradient_flow,
     init_params,
     least_norm_step,
+    loss_gradient,
     memorizing_network,
     training,
     uniform_sphere,
@@ -55,6 +56,21 @@ def flat(params):
 def states(fit, x, y):
     r = np.asarray(apply(fit.params, x)) - np.asarray(y)
     return (r**2).sum() / 2, np.abs(r).max()
+
+
+@pytest.mark.parametrize("activation", [jax.nn.relu, *helpers.SMOOTH])
+def test_the_gradient_of_the_loss_is_that_of_automatic_differentiation(activation, key):
+    params, x, y = problem(key)
+    loss = lambda p: ((apply(p, x, activation=activation) - y) ** 2).sum() / 2  # noqa: E731
+    gradients = loss_gradient(params, x, y, activation=activation)
+    for gradient, expected in zip(gradients, jax.grad(loss)(params), strict=True):
+        np.testing.assert_allclose(gradient, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_the_gradient_of_a_linear_model_is_its_residual_times_the_samples():
+    (gradient,) = loss_gradient((np.array([[2.0], [1.0]]),), [[1, 3], [2, 0]], [4, 4])
+    # the outputs are 5 and 4
+    np.testing.assert_array_equal(gradient, [[1.0], [3.0]])
 
 
 @pytest.mark.parametrize("train", [gauss_newton, gradient_descent])
@@ -251,6 +267,21 @@ def test_the_flow_of_a_linear_model_is_the_exponential_of_its_kernel(key):
         gradient = np.sqrt(expected @ k @ expected)
         assert flow.gradient_norms[i] == pytest.approx(gradient, rel=1e-4)
     np.testing.assert_array_equal(flow.times, times)
+
+
+def test_the_flow_of_orthonormal_samples_goes_from_its_start_as_its_residual_falls():
+    times, w = np.array([0, 0.5, 2]), np.array([[1.0], [2.0], [3.0]])
+    flow = gradient_flow((w,), np.eye(3), np.zeros(3), times, activation=jnp.tanh)
+    # W(t) = e^{-t} W(0)
+    expected = (1 - np.exp(-times)) * np.sqrt(14)
+    np.testing.assert_allclose(flow.distances, expected, rtol=1e-5)
+
+
+def test_the_distance_of_the_flow_from_its_start_is_that_of_all_weights(key):
+    params, x, y = problem(key, (6, 8, 4, 1), 5)
+    flow = gradient_flow(params, x, y, [0, 1e-3, 1e-1], activation=jnp.tanh)
+    expected = [np.linalg.norm(flat(weights) - flat(params)) for weights in flow.path]
+    np.testing.assert_allclose(flow.distances, expected, rtol=1e-12)
 
 
 def test_gradient_descent_tends_to_the_flow_at_first_order_in_the_step_size(key):

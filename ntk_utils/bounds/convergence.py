@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 from ntk_utils import _checks
 from ntk_utils._checks import checked
 from ntk_utils._scale import polar
-from ntk_utils.activations import Activation, is_activation
+from ntk_utils.activations import Activation, is_activation, slopes
 from ntk_utils.kernels import limiting_layer_ntks
 from ntk_utils.networks import Params, apply, feature_matrices
 from ntk_utils.spectra import rounding_error, smallest_singular_value, spectrum
@@ -198,6 +198,123 @@ def weak_pl_factor(
     return float(gamma ** (len(params) - 2) * math.prod(_weak_pl_sigmas(params, x, activation)))
 
 
+@checked(params=_checks.weights, x=_checks.inputs, activation=is_activation)
+def weak_pl_singular_values(
+    params: Params, x: Float[ArrayLike, "N d"], *, activation: Activation
+) -> Float[np.ndarray, " matrices"]:
+    """Return the smallest singular values σ(F_1), σ(W_3), …, σ(W_L), as `weak_pl_factor` has them.
+
+    Each is the smallest of as many as the shorter side of its matrix has. With n_1 >= N and a
+    pyramid behind, μ = γ^{L-2} times their product, up to rounding, which is not taken off here.
+    Otherwise they can all be positive where μ is 0.
+
+    Args:
+      params: (W_1, …, W_L), L >= 2.
+      x: samples, shape (N, d).
+      activation: σ.
+
+    Returns: L-1 numbers, that of F_1 first.
+
+    Raises:
+      ValueError: a linear model; weights that do not fit together or do not fit x.
+    """
+    _has_hidden_layer(params)
+    features = feature_matrices(params, x, activation=activation)[1]
+    return np.array([smallest_singular_value(f) for f in (features, *params[2:])])
+
+
+@checked(params=_checks.weights, x=_checks.inputs, activation=is_activation)
+def weak_pl_counterexample(
+    params: Params, x: Float[ArrayLike, "N d"], *, activation: Activation
+) -> tuple[tuple[Float[Array, "_ _"], ...], Float[np.ndarray, " N"]]:
+    """Choose W_L and labels at which, without a pyramid, ∂Φ/∂W_2 = 0 while the residual is not.
+
+        y = f(X) + e_1   and   W_{L-1} D W_L = 0,   ‖W_L‖ = 1,   D = diag(σ'(g_{L-1}(x_1)))
+
+    Such a W_L exists if the last hidden layer has more neurons than the one before it: W_{L-1} D
+    has more columns than rows. Only the first sample has a residual, of size 1, and W_{L-1} D W_L
+    is the gradient of its output in its features f_{L-2}: the gradients in W_1, …, W_{L-2} are 0,
+    for L >= 4 that in W_2 too. So no μ > 0 has ‖∂Φ/∂W_2‖ >= μ ‖r‖ here, and the factor of
+    `weak_pl_factor` is 0. The product of `weak_pl_singular_values` is positive, in general.
+
+    Source: derived here.
+
+    Args:
+      params: (W_1, …, W_L), L >= 4, with n_{L-2} < n_{L-1}; W_L is not used.
+      x: samples, shape (N, d).
+      activation: σ.
+
+    Returns: the weights (W_1, …, W_L), with the new W_L, and the labels, shape (N,).
+
+    Raises:
+      ValueError: L < 4; n_{L-2} >= n_{L-1}; weights that do not fit together or do not fit x.
+    """
+    if len(params) < 4:
+        raise ValueError(f"params: expected three hidden layers, L >= 4, got L = {len(params)}")
+    w = np.asarray(params[-2])
+    if w.shape[0] >= w.shape[1]:
+        raise ValueError(
+            "params: expected more neurons in the last hidden layer than in the one before it, "
+            f"got {w.shape[1]} and {w.shape[0]}"
+        )
+    before = np.asarray(feature_matrices(params, x, activation=activation)[-2])
+    d = np.asarray(slopes(activation, before[:1] @ w))
+    params = (*params[:-1], _checks.on_device(scipy.linalg.null_space(w * d)[:, :1]))
+    y = np.array(apply(params, x, activation=activation))
+    y[0] += 1
+    return params, y
+
+
+@checked(**_WEAK_PL, y=_checks.labels)
+def nguyen20_recalled_condition(
+    params: Params,
+    x: Float[ArrayLike, "N d"],
+    y: Float[ArrayLike, " N"],
+    gamma: float,
+    *,
+    activation: Activation,
+) -> tuple[float, float]:
+    """Compute a condition of a theorem on gradient descent, its constants as recalled, unverified.
+
+        λ_F² >= γ⁴/3 (6/γ²)^L ‖X‖_F √(2Φ_0) λ̄_{3→L}/λ_{3→L}²
+                · max(2 λ̄_1 λ̄_2/min_{l>=3} λ_l λ̄_l, λ̄_1, λ̄_2)
+
+    with λ_F = σ_min(F_1), λ_l = σ_min(W_l), λ̄_l = ‖W_l‖ for l >= 3 and ⅔ (1 + ‖W_l‖) for l <= 2,
+    products over l = 3, …, L (3→L), all at the weights to start from. Take it for its order of
+    magnitude only, and the paper for the theorem, which has more conditions than this one.
+
+    Source: the first condition of Theorem 3.2 of Nguyen and Mondelli (arXiv:2002.07867), from
+      memory: the constants are not checked against the paper.
+
+    Args:
+      params: (W_1, …, W_L), L >= 3, the weights to start from.
+      x: samples, shape (N, d).
+      y: labels, shape (N,).
+      gamma: γ > 0, at most the smallest slope of the activation.
+      activation: σ, smooth, with γ <= σ' <= 1.
+
+    Returns: the left side, 0 with fewer than N neurons in the first layer; and the right side,
+      infinite where some λ_l is 0, as behind the first layer without a pyramid.
+
+    Raises:
+      ValueError: L < 3; x and y of different lengths, weights that do not fit together or do not
+        fit x.
+    """
+    _has_two_hidden_layers(params)
+    norms = np.array([np.linalg.norm(np.asarray(w), ord=2) for w in params])
+    bar_1, bar_2 = 2 / 3 * (1 + norms[:2])
+    bars = norms[2:]
+    lambdas = np.array([_full_row_rank(np.asarray(w).T) for w in params[2:]])
+    lambda_f = _full_row_rank(feature_matrices(params, x, activation=activation)[1])
+    if not lambdas.all():
+        return lambda_f**2, math.inf
+    start = np.linalg.norm(np.asarray(apply(params, x, activation=activation)) - y)
+    right = gamma**4 / 3 * (6 / gamma**2) ** len(params) * np.linalg.norm(np.asarray(x)) * start
+    right *= bars.prod() / lambdas.prod() ** 2
+    right *= max(2 * bar_1 * bar_2 / (lambdas * bars).min(), bar_1, bar_2)
+    return lambda_f**2, float(right)
+
+
 class FlowConvergence(NamedTuple):
     """The condition of a convergence theorem on gradient flow, and what it gives."""
 
@@ -311,8 +428,7 @@ def weak_pl_start(
       ValueError: σ(0) is not 0; μ is 0 or so small that no scale up to 2^200 is enough; L < 3; what
         `weak_pl_flow` refuses.
     """
-    if len(params) < 3:
-        raise ValueError(f"params: expected two hidden layers, L >= 3, got L = {len(params)}")
+    _has_two_hidden_layers(params)
     at_0 = float(activation(np.zeros(1))[0])
     if at_0 != 0:
         raise ValueError(f"activation: expected σ(0) = 0, got {at_0:.3g}")
@@ -346,6 +462,12 @@ def _has_hidden_layer(params) -> None:
     """Raise for a linear model."""
     if len(params) < 2:
         raise ValueError("params: expected a hidden layer, L >= 2, got L = 1")
+
+
+def _has_two_hidden_layers(params) -> None:
+    """Raise for fewer."""
+    if len(params) < 3:
+        raise ValueError(f"params: expected two hidden layers, L >= 3, got L = {len(params)}")
 
 
 def _positive_numbers(name, value, n):

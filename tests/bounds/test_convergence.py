@@ -18,14 +18,23 @@ from ntk_utils import (
     gaussian,
     gradient_descent,
     gradient_flow,
+    nguyen20_recalled_condition,
     nguyen21_convergence,
     nguyen21_scaled_start,
     spectrum,
     uniform_sphere,
+    weak_pl_counterexample,
     weak_pl_factor,
     weak_pl_flow,
+    weak_pl_singular_values,
     weak_pl_start,
 )
+
+
+def linear(u):
+    """σ(u) = u, of slope 1."""
+    return u
+
 
 seeds = st.integers(0, 2**31 - 1)
 # no shrinking: a failure would compile for minutes
@@ -190,6 +199,83 @@ def test_a_slope_below_gamma_breaks_the_inequality():
     factor = weak_pl_factor(params, x, 0.5, activation=jax.nn.relu)
     assert gradient_in_w_2(params, x, y, jax.nn.relu) == 0
     assert factor * np.linalg.norm(y) > 0.5
+
+
+@pytest.mark.parametrize("widths", [(4, 12, 3, 6, 1), (4, 12, 5, 2, 7, 1)])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_without_a_pyramid_the_gradient_in_the_second_matrix_vanishes_while_the_residual_is_1(
+    widths, seed
+):
+    activation = SmoothedLeakyReLU()
+    params, x = helpers.draw(widths, seed)
+    built, y = weak_pl_counterexample(params, x, activation=activation)
+    assert all((a == b).all() for a, b in zip(built[:-1], params[:-1], strict=True))
+    assert jnp.linalg.norm(built[-1]) == pytest.approx(1)
+    residual = np.asarray(apply(built, x, activation=activation)) - y
+    np.testing.assert_allclose(residual, -1.0 * (np.arange(10) == 0), atol=1e-14)
+    assert gradient_in_w_2(built, x, y, activation) < 1e-13
+    # at the same labels it does not vanish for another last matrix
+    assert gradient_in_w_2(params, x, y, activation) > 1e-2
+    # the factor says nothing, and something false if it counts fewer singular values
+    assert weak_pl_factor(built, x, 0.5, activation=activation) == 0
+    assert weak_pl_singular_values(built, x, activation=activation).min() > 1e-3
+
+
+def test_the_singular_values_are_those_of_the_first_features_and_the_matrices_from_the_third_on():
+    params = (3 * np.eye(2), 5 * np.eye(2), np.diag([4.0, 7.0]), np.array([[0.6], [0.8]]))
+    found = weak_pl_singular_values(params, np.eye(2), activation=linear)
+    np.testing.assert_allclose(found, [3, 4, 1], rtol=1e-14)
+    # in a pyramid with a wide layer the factor is their product, but for rounding
+    factor = weak_pl_factor(params, np.eye(2), 0.5, activation=linear)
+    assert factor == pytest.approx(0.5**2 * 12, rel=1e-12)
+    assert factor < 0.5**2 * found.prod()
+
+
+# --- a condition as recalled ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scale", "largest"), [(1.0, 8 / 3), (0.5, 2 * (4 / 3) * (8 / 3) / 1.5**2)]
+)
+def test_the_recalled_condition_of_a_linear_network_is_that_of_its_norms(scale, largest):
+    # W_3 is a column of norm 3: λ_3 = λ̄_3 = 3, the outputs have the norm 2 · 3 · 3
+    params = (np.eye(3), 3 * np.eye(3), scale * np.array([[1.0], [2.0], [2.0]]))
+    condition = nguyen20_recalled_condition(
+        params, 2 * np.eye(3), np.zeros(3), 0.5, activation=linear
+    )
+    of_x, start, quotient = 2 * math.sqrt(3), 18 * scale, 1 / (3 * scale)
+    right = (0.5**4 / 3) * 24**3 * of_x * start * quotient * largest
+    assert condition == pytest.approx((4.0, right))
+
+
+def test_the_recalled_condition_has_a_product_and_a_minimum_over_the_matrices_behind():
+    params = (np.eye(2), np.zeros((2, 2)), np.diag([4.0, 5.0]), np.array([[0.6], [0.8]]))
+    y = np.array([3.0, 4.0])
+    condition = nguyen20_recalled_condition(params, np.eye(2), y, 1.0, activation=linear)
+    # λ_3 = 4, λ̄_3 = 5, λ_4 = λ̄_4 = 1; λ̄_1 = 4/3, λ̄_2 = 2/3
+    largest = max(2 * (4 / 3) * (2 / 3) / min(4 * 5, 1), 4 / 3, 2 / 3)
+    assert condition == pytest.approx((1.0, 6**4 / 3 * math.sqrt(2) * 5 * (5 / 16) * largest))
+
+
+def test_the_recalled_condition_is_met_with_a_second_matrix_0_and_large_ones_behind():
+    activation = SmoothedLeakyReLU()
+    (w_1, w_2, *others), x = helpers.draw((8, 24, 4, 1), 0, n_samples=6)
+    sides = lambda scale: nguyen20_recalled_condition(  # noqa: E731
+        (w_1, 0 * w_2, *(scale * w for w in others)), x, np.ones(6), 0.5, activation=activation
+    )
+    (left, right), (same, smaller) = sides(1.0), sides(1e8)
+    assert left == same
+    assert smaller < left < right
+    # far out the right side is λ̄_3/λ_3² times a constant
+    assert smaller / sides(1e9)[1] == pytest.approx(10)
+
+
+def test_the_recalled_condition_fails_without_a_wide_layer_and_without_a_pyramid():
+    of = functools.partial(nguyen20_recalled_condition, gamma=0.5, activation=SmoothedLeakyReLU())
+    assert of(*helpers.draw((4, 7, 3, 2, 1), 0, n_samples=8), np.ones(8))[0] == 0
+    left, right = of(*helpers.draw((4, 9, 2, 3, 1), 0, n_samples=8), np.ones(8))
+    assert left > 0
+    assert right == math.inf
 
 
 # --- gradient flow from the weak inequality -------------------------------------------------------
