@@ -61,10 +61,16 @@ def test_a_block_holds_all_that_is_asked_for_and_wastes_little_where_that_costs(
     assert size <= _random.block_size(size) <= most
 
 
-def test_numbers_do_not_depend_on_the_block_that_they_are_cut_from(key):
-    size = 2**20 + 7
-    (drawn,) = _random.normals([key], [(size,)], [1.0])
-    np.testing.assert_array_equal(drawn, _random._draw(key, 4 * 2**20)[:size])
+@pytest.mark.parametrize("law", ["normal", "uniform"])
+def test_numbers_are_those_of_jax_whatever_the_block_that_they_are_cut_from(law, key):
+    for shape in ((3, 5), (2**16 + 1,), (1025, 1025)):
+        drawn = getattr(_random, law)(key, shape)
+        np.testing.assert_array_equal(drawn, getattr(jax.random, law)(key, shape))
+
+
+def test_many_scales_share_one_draw_and_its_numbers(key):
+    one, two = _random.normals([key, key], [(4, 5)] * 2, [1.0, 0.3])
+    np.testing.assert_array_equal(two, 0.3 * one)
 
 
 def test_gaussian_entries_have_the_fourth_moment_of_a_gaussian(key):

@@ -34,6 +34,7 @@ from jaxtyping import Array, Float
 from ntk_utils import _checks
 from ntk_utils._checks import checked
 from ntk_utils._progress import progress_bar
+from ntk_utils._random import normal, uniform
 
 
 class Path(NamedTuple):
@@ -167,8 +168,8 @@ def noisy_samples(
     Returns: x, shape (n, d), and y, shape (n,). Two keys: x does not depend on σ, nor does ξ.
     """
     key_x, key_y = jax.random.split(key)
-    x = np.asarray(jax.random.uniform(key_x, (n, dim)))
-    return x, np.asarray(f(x)) + noise * np.asarray(jax.random.normal(key_y, (n,)))
+    x = uniform(key_x, (n, dim))
+    return x, np.asarray(f(x)) + noise * normal(key_y, (n,))
 
 
 @checked(x=_checks.inputs, centres=_in_the_cube, delta=_width)

@@ -32,6 +32,7 @@ from jaxtyping import Array, Bool, Float
 from ntk_utils import _checks
 from ntk_utils._checks import checked
 from ntk_utils._progress import progress_bar
+from ntk_utils._random import normal, uniform
 
 _LARGEST = 40
 """Eigenvalues of C that are followed one by one; of the others only their sum."""
@@ -163,9 +164,9 @@ def draw_network(key, n: int, dim: int, *, scale: float = 1.0, shared: float = 0
       ValueError: a share that is not from 0 to 1.
     """
     key_a, key_w = jax.random.split(key)
-    a = jax.random.uniform(key_a, (n,), minval=-1.0, maxval=1.0)
-    z = np.asarray(jax.random.normal(key_w, (n + 1, dim))) / np.sqrt(dim)
-    return Network(a, jnp.asarray(np.sqrt(1 - shared) * z[1:] + np.sqrt(shared) * z[:1]), scale)
+    a, z = 2 * uniform(key_a, (n,)) - 1, normal(key_w, (n + 1, dim)) / np.sqrt(dim)
+    w = np.sqrt(1 - shared) * z[1:] + np.sqrt(shared) * z[:1]
+    return Network(_checks.on_device(a), _checks.on_device(w), scale)
 
 
 @checked(law=_law, key=_checks.random_key, n=_checks.positive_integer)
@@ -184,7 +185,7 @@ def draw_samples(
     if isinstance(law, Samples):
         rows = jax.random.randint(key, (n,), 0, len(law.y))
         return law.x[rows], law.y[rows]
-    x = jax.random.normal(key, (n, law.v.shape[1]))
+    x = _checks.on_device(normal(key, (n, law.v.shape[1])))
     return x, _sigma(x @ law.v.T) @ law.b
 
 
@@ -345,7 +346,7 @@ def random_subsets(key, n: int, kept: int, n_subsets: int) -> Bool[np.ndarray, "
     """
     _fits(kept, n)
     # the M neurons with the smallest of N random numbers: cheaper than a permutation
-    numbers = np.asarray(jax.random.uniform(key, (n_subsets, n)))
+    numbers = uniform(key, (n_subsets, n))
     subsets = np.zeros((n_subsets, n), dtype=bool)
     np.put_along_axis(subsets, np.argpartition(numbers, kept - 1, axis=1)[:, :kept], True, axis=1)
     return subsets

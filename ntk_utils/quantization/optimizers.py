@@ -26,7 +26,7 @@ Source: Alimisis, Davies, Alistarh (ICML 2021, arXiv:2102.07214); the algorithms
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -65,6 +65,10 @@ class Run(NamedTuple):
     """bits in all messages until then; bits[0]: in what was exchanged once, before the rounds"""
     at_nodes: Float[np.ndarray, "n d"]
     """the last x, at each node"""
+
+    def distances(self, x: Float[ArrayLike, " d"]) -> Float[np.ndarray, " times"]:
+        """‖x_t - x‖ for t = 0, …, T, such as to the minimum. Shape (T+1,)."""
+        return np.linalg.norm(self.x - _checks.labels("x", x), axis=1)
 
 
 class RunInterrupted(KeyboardInterrupt):
@@ -211,6 +215,33 @@ def preconditioned_descent(
         _checks.positive_number("mu, the smallest eigenvalue of the majorant", mu)
     plan = _Plan(step_size, vectors, matrices, mu, _seed(key, vectors, matrices))
     return _run(problem, plan, ["direction"], rounds, until, executor, once=["majorant"])
+
+
+def best_step(
+    method: Callable, problem: Problem, step_sizes: Iterable[float], **options
+) -> tuple[float, Run]:
+    """Run a method with each step size, and keep the one that leaves least of the cost.
+
+    Args:
+      method: `gradient_descent`, `preconditioned_descent` or `newton`.
+      problem: f and who has which data.
+      step_sizes: η, one or more.
+      **options: all other arguments of the method.
+
+    Returns: the step size η of the run with the least f after its last round, the first of equals,
+      and that run. A run that has left the finite numbers is worse than any other.
+
+    Raises:
+      ValueError: no step size; what the method raises.
+    """
+    steps = _checks.iterable("step_sizes", step_sizes)
+    if not len(steps):
+        raise ValueError("step_sizes: expected one or more numbers, got none")
+    runs = {step: method(problem, step_size=step, **options) for step in steps}
+    ends = {step: run.x[-1] for step, run in runs.items()}
+    costs = {s: problem.value(x) if np.isfinite(x).all() else np.inf for s, x in ends.items()}
+    best = min(costs, key=costs.get)
+    return best, runs[best]
 
 
 @checked(

@@ -228,6 +228,56 @@ def least_squares(
     return Problem(split(key, a, b, n))
 
 
+@checked(problem=_checks.instance_of(Problem), factor=_checks.positive_number)
+def with_bad_shard(problem: Problem, factor: float) -> Problem:
+    """Make the shard of node 0 worse conditioned, in its own directions.
+
+    Of A_0 = U diag(s_1 ≥ s_2 ≥ …) Vᵀ the singular values become s_k c^{(k-1)/(r-1)}, c the factor
+    and r their number: the condition number of A_0 is divided by c.
+
+    Args:
+      problem: with at least two unknowns, and two samples at node 0.
+      factor: c, below 1.
+
+    Raises:
+      ValueError: c >= 1, or a shard of one row or column.
+    """
+    (a, b), *others = problem.shards
+    if factor >= 1:
+        raise ValueError(f"factor: expected a number below 1, got {factor}")
+    if min(a.shape) < 2:
+        raise ValueError(f"problem: expected two rows and columns at node 0, got {a.shape}")
+    u, singular, vt = np.linalg.svd(a, full_matrices=False)
+    bad = (u * singular * np.geomspace(1, factor, len(singular))) @ vt
+    return Problem([(bad, b), *others], problem.loss, problem.ridge)
+
+
+@checked(a=_checks.inputs)
+def standardised(a: Float[ArrayLike, "m d"], *, whiten: bool = False) -> Float[np.ndarray, "m _"]:
+    """Standardise features, and add a constant one: the last column, all ones.
+
+    Columns that do not vary are left out; the others get the mean 0 and the variance 1. Whitened,
+    they become an orthonormal basis of their span, times √m: if they were independent, AᵀA/m = I.
+
+    Args:
+      a: features, shape (m, d).
+      whiten: whether they are made orthogonal to each other, too.
+
+    Returns: shape (m, number of columns that vary + 1).
+
+    Raises:
+      ValueError: no column varies.
+    """
+    a = np.asarray(a)
+    a = a[:, a.std(axis=0) > 0]
+    if not a.size:
+        raise ValueError("a: expected a column that varies")
+    a = (a - a.mean(axis=0)) / a.std(axis=0)
+    if whiten:
+        a = math.sqrt(len(a)) * np.linalg.svd(a, full_matrices=False)[0]
+    return np.column_stack([a, np.ones(len(a))])
+
+
 @checked(key=_checks.random_key, k=_checks.kernel, y=_checks.labels, n=_checks.positive_integer)
 def kernel_regression(
     key, k: Float[ArrayLike, "N N"], y: Float[ArrayLike, " N"], n: int

@@ -33,7 +33,7 @@ def logistic(seed=0, ridge=0.1, d=6, n=3):
 
 
 def distances(run, problem):
-    return np.linalg.norm(run.x - problem.minimum(), axis=1)
+    return run.distances(problem.minimum())
 
 
 def near(problem, tolerance=1e-4):
@@ -208,6 +208,33 @@ def test_a_shard_with_fewer_samples_than_unknowns_and_one_of_zeros_are_accepted(
     (a, b), *others = least_squares().shards
     p = Problem([(a[:3], b[:3]), (0 * a, 0 * b), *others])
     assert distances(run("preconditioned_descent", p, rounds=10), p)[-1] < 1e-5
+
+
+@for_each_method
+def test_the_distances_of_a_run_are_those_of_each_round(name):
+    p = least_squares()
+    found, x = run(name, p), np.arange(10.0)
+    expected = [np.linalg.norm(x_t - x) for x_t in found.x]
+    np.testing.assert_allclose(found.distances(x), expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_best_step_of_descent_out_of_powers_of_two_is_the_largest_that_converges(seed):
+    p, exact = least_squares(seed), {"rounds": 30, "vectors": Exact()}
+    steps = np.array([0.25, 4, 1, 0.5]) / np.linalg.eigvalsh(p.majorant())[-1]
+    step, best = optimizers.best_step(optimizers.gradient_descent, p, steps, **exact)
+    # all |1 - ηλ| fall with η up to 1/λ_max; with 4/λ_max the largest is 3
+    assert step == steps[2]
+    assert np.array_equal(best.x, optimizers.gradient_descent(p, step_size=step, **exact).x)
+
+
+def test_a_step_that_leaves_the_finite_numbers_is_worse_than_any_other():
+    p, options = least_squares(), {"rounds": 9, "vectors": Exact()}
+    with np.errstate(over="ignore", invalid="ignore"):
+        lost = run("gradient_descent", p, step_size=1e200, **options)
+        step, _ = optimizers.best_step(optimizers.gradient_descent, p, [1e200, 0.1], **options)
+    assert not np.isfinite(lost.x[-1]).any()
+    assert step == 0.1
 
 
 @for_each_method
@@ -587,6 +614,14 @@ def test_every_bad_argument_is_named_with_what_was_expected_and_what_came(
     options = {"problem": P, "rounds": 1, **METHODS[name], argument: value}
     with pytest.raises(error, match=f"^{argument}: {expected}"):
         getattr(optimizers, name)(**options)
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_the_best_of_no_steps_is_an_error():
+    with pytest.raises(ValueError, match=r"^step_sizes: expected one or more numbers, got none"):
+        optimizers.best_step(optimizers.gradient_descent, P, [], rounds=1)
+    with pytest.raises(TypeError, match=r"^step_sizes: expected a sequence, got 1.0"):
+        optimizers.best_step(optimizers.gradient_descent, P, 1.0, rounds=1)
 
 
 @pytest.mark.parametrize("name", ["preconditioned_descent", "newton"])

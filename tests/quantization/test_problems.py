@@ -122,6 +122,49 @@ def test_kernel_regression_has_the_spectrum_of_the_ntk_and_predicts_as_its_linea
         np.testing.assert_allclose(a @ p.minimum(), b, atol=1e-9)
 
 
+@for_each_loss
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_bad_shard_has_its_directions_and_its_condition_number_over_the_factor(loss, seed):
+    p = problem(loss, seed)
+    bad = problems.with_bad_shard(p, 1e-3)
+    (before, b), (after, same_b) = p.shards[0], bad.shards[0]
+    assert np.linalg.cond(after) == pytest.approx(1e3 * np.linalg.cond(before), rel=1e-9)
+    np.testing.assert_allclose(np.linalg.norm(after, 2), np.linalg.norm(before, 2), rtol=1e-12)
+    gram = before.T @ before
+    np.testing.assert_allclose(gram @ (after.T @ after), (after.T @ after) @ gram, atol=1e-10)
+    assert np.array_equal(b, same_b)
+    assert (bad.loss, bad.ridge) == (p.loss, p.ridge)
+    for (a, b), (other_a, other_b) in zip(p.shards[1:], bad.shards[1:], strict=True):
+        assert np.array_equal(a, other_a)
+        assert np.array_equal(b, other_b)
+
+
+def features(seed):
+    """Of different means and scales, correlated, the third one constant."""
+    rng = np.random.default_rng(seed)
+    mixed = rng.standard_normal((30, 4)) @ rng.standard_normal((4, 4))
+    return mixed * [1, 10, 0, 0.1] + [5, -3, 7, 0]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_standardised_features_have_mean_0_and_variance_1_and_a_constant_comes_last(seed):
+    a = features(seed)
+    *columns, last = problems.standardised(a).T
+    assert np.array_equal(last, np.ones(30))
+    np.testing.assert_allclose(np.mean(columns, axis=1), 0, atol=1e-12)
+    np.testing.assert_allclose(np.var(columns, axis=1), 1, rtol=1e-12)
+    for column, k in zip(columns, (0, 1, 3), strict=True):
+        assert np.corrcoef(column, a[:, k])[0, 1] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_whitened_features_leave_nothing_to_precondition_and_span_what_they_did(seed):
+    plain, white = (problems.standardised(features(seed), whiten=w) for w in (False, True))
+    np.testing.assert_allclose(white.T @ white / 30, np.eye(4), atol=1e-12)
+    assert np.linalg.cond(plain) > 1.5
+    assert np.linalg.matrix_rank(np.hstack([plain, white])) == 4
+
+
 A, B = np.ones((4, 2)), np.ones(4)
 
 
@@ -148,6 +191,23 @@ A, B = np.ones((4, 2)), np.ones(4)
             ValueError,
             "samples: expected n × samples >= d = 9, got 2 × 4",
         ),
+        (
+            lambda: problems.with_bad_shard(Problem([(A, B)] * 2), 1.0),
+            ValueError,
+            "factor: expected a number below 1, got 1",
+        ),
+        (
+            lambda: problems.with_bad_shard(Problem([(A[:1], B[:1])] * 2), 0.1),
+            ValueError,
+            r"problem: expected two rows and columns at node 0, got \(1, 2\)",
+        ),
+        (
+            lambda: problems.with_bad_shard([(A, B)], 0.1),
+            TypeError,
+            "problem: expected Problem, got list",
+        ),
+        (lambda: problems.standardised(B), ValueError, "a: expected"),
+        (lambda: problems.standardised(A), ValueError, "a: expected a column that varies"),
         (
             lambda: problems.kernel_regression(KEY, np.diag([1.0, -1.0]), [1.0, 2.0], 2),
             ValueError,
