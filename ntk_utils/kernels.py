@@ -221,7 +221,8 @@ def _backward_in_chunks(f_below, w_in, w_out, b_above, blocks, activation, last)
     """B_k B_kᵀ, and B_k W_kᵀ but for the last layer on the way back, without F_k and B_k."""
 
     def of_chunk(w_in, w_out):
-        b = slopes(activation, f_below @ w_in) * (b_above @ w_out.T)
+        slope = slopes(activation, f_below @ w_in)
+        b = operator.imul(b_above @ w_out.T, slope)
         return gram_tiles(b, blocks), None if last else b @ w_in.T
 
     return _sum_over_chunks(of_chunk, w_in, w_out)
