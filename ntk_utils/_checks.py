@@ -273,6 +273,17 @@ def _integer(name: str, value, *, at_least: int) -> int:
     return int(value)
 
 
+def subsets(name: str, value, n: int) -> np.ndarray:
+    """Rows of n booleans, in each of which at least one is True: what is kept of n things."""
+    kept = np.asarray(value)
+    if kept.dtype != bool or kept.ndim != 2 or kept.shape[1] != n or not kept.any(axis=1).all():
+        raise ValueError(
+            f"{name}: expected rows of {n} booleans, not all False, got {kept.dtype} of shape "
+            f"{kept.shape}"
+        )
+    return kept
+
+
 def real_number(name: str, value, condition: str = "") -> float:
     """A finite real number; of which one more thing may be expected, by its caller."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):

@@ -41,6 +41,7 @@ ROOMS = [
     "figure2",
     "bombari22",
     "mean_field.dropout",
+    "mean_field.three_layers",
     "mean_field.bumps",
     "mean_field.implicit_bias",
     "quantization._codec",

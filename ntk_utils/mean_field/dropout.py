@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -26,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 import scipy.optimize
+import scipy.stats
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
@@ -130,6 +132,14 @@ def _share(name: str, value) -> float:
     if not 0 <= _checks.real_number(name, value, " from 0 to 1") <= 1:
         raise ValueError(f"{name}: expected a finite number from 0 to 1, got {value}")
     return float(value)
+
+
+def _networks(name: str, value) -> list[Network]:
+    """One network or more."""
+    networks = [_network(f"{name}[{i}]", n) for i, n in enumerate(_checks.iterable(name, value))]
+    if not networks:
+        raise ValueError(f"{name}: expected at least one network, got none")
+    return networks
 
 
 def _same_dim(network: Network, law: Teacher | Samples, name: str = "network") -> None:
@@ -289,6 +299,50 @@ def sgd(
 @checked(
     network=_network,
     law=_law,
+    key=_checks.random_key,
+    time=_checks.non_negative_number,
+    step_size=_checks.positive_number,
+    n_samples=_checks.none_or(_checks.positive_integer),
+)
+def train(
+    network: Network,
+    law: Teacher | Samples,
+    key,
+    *,
+    time: float,
+    step_size: float,
+    n_samples: int | None = None,
+) -> Network:
+    """Train by `sgd` on independent samples of a law up to the time t.
+
+    These are k = t/α steps, rounded; for less than half a step the network stays as it is.
+
+    Args:
+      network: to start from.
+      law: of (x, y).
+      key: a random key of JAX, for the samples.
+      time: t.
+      step_size: α.
+      n_samples: so many samples, used over and over in the same order. By default one for each
+        step, which is one-pass SGD.
+
+    Raises:
+      ValueError: a step size at which the weights overflow; weights that do not fit x.
+    """
+    _same_dim(network, law)
+    steps = round(time / step_size)
+    if steps == 0:
+        return network
+    x, y = draw_samples(law, key, n_samples or steps)
+    if n_samples:
+        used = np.arange(steps) % n_samples
+        x, y = x[used], y[used]
+    return sgd(network, x, y, step_size=step_size)[-1]
+
+
+@checked(
+    network=_network,
+    law=_law,
     step_size=_checks.positive_number,
     steps=_checks.positive_integer,
     record_every=_checks.none_or(_checks.positive_integer),
@@ -352,6 +406,28 @@ def random_subsets(key, n: int, kept: int, n_subsets: int) -> Bool[np.ndarray, "
     return subsets
 
 
+@checked(values=_checks.labels, kept=_checks.positive_integer)
+def neighbour_subsets(values: Float[ArrayLike, " N"], kept: int) -> Bool[np.ndarray, "N N"]:
+    """Make the N subsets of M neurons that are neighbours in the cyclic order of a number each.
+
+    Each neuron is in M of them, as often as in N `random_subsets` in the mean; but what is kept is
+    alike.
+
+    Args:
+      values: a number for each neuron, such as one of its weights, shape (N,).
+      kept: M, at most N.
+
+    Returns: True for the neurons that are kept; row j keeps those of rank j, j+1, …, j+M-1, counted
+      from 0 and modulo N.
+
+    Raises:
+      ValueError: more neurons kept than there are.
+    """
+    n = _fits(kept, len(values))
+    rank = np.argsort(np.argsort(values))
+    return (rank - np.arange(n)[:, None]) % n < kept
+
+
 @checked(network=_network, law=_law)
 def dropout_changes(
     network: Network, law: Teacher | Samples, subsets: Bool[ArrayLike, "subsets N"]
@@ -367,13 +443,36 @@ def dropout_changes(
       ValueError: subsets of another number of neurons, or empty ones; weights that do not fit x.
     """
     _same_dim(network, law)
-    kept, n = np.asarray(subsets), len(network.a)
-    if kept.dtype != bool or kept.ndim != 2 or kept.shape[1] != n or not kept.any(axis=1).all():
-        raise ValueError(
-            f"subsets: expected rows of {n} booleans, not all False, got {kept.dtype} of shape "
-            f"{kept.shape}"
-        )
+    kept = _checks.subsets("subsets", subsets, len(network.a))
     return np.asarray(_changes(network, law, jnp.asarray(kept)))
+
+
+@checked(
+    network=_network,
+    law=_law,
+    kept=_checks.positive_integer,
+    key=_checks.random_key,
+    n_subsets=_checks.positive_integer,
+)
+def mean_absolute_change(
+    network: Network, law: Teacher | Samples, kept: int, key, *, n_subsets: int
+) -> float:
+    """Measure E |L_M - L_N| over uniformly random subsets of M of the N neurons, by drawing some.
+
+    What `change_law` predicts by the central limit theorem, up to the scatter of a mean of draws.
+
+    Args:
+      network: its N neurons.
+      law: of (x, y).
+      kept: M, at most N.
+      key: a random key of JAX, for the subsets.
+      n_subsets: how many.
+
+    Raises:
+      ValueError: more neurons kept than there are; weights that do not fit x.
+    """
+    subsets = random_subsets(key, len(network.a), kept, n_subsets)
+    return float(abs(dropout_changes(network, law, subsets)).mean())
 
 
 @checked(network=_network, law=_law, kept=_checks.positive_integer)
@@ -423,6 +522,38 @@ def change_law(network: Network, law: Teacher | Samples, kept: int) -> ChangeLaw
         sd_linear=float(2 * np.sqrt(q * slopes @ slopes)),
         mean_absolute=float(abs(linear + square).mean()),
     )
+
+
+@checked(networks=_networks, others=_networks, v=_checks.inputs)
+def overlap_distance(
+    networks: Sequence[Network], others: Sequence[Network], v: Float[ArrayLike, "k D"]
+) -> float:
+    """Compute the mean distance of transport between the laws of overlaps w_i·v_k/|v_k|.
+
+        W_1 = ∫ |F(z) - F'(z)| dz,   F(z) the share of neurons of overlap z or less
+
+    between each network and each of the others, for each direction; the mean is over all of these.
+    For one direction and pair it is the least mean distance by which overlaps have to be moved to
+    turn those of one network into those of the other.
+
+    Args:
+      networks: one or more, of any numbers of neurons.
+      others: one or more.
+      v: directions, shape (k, D); their lengths do not count.
+
+    Raises:
+      ValueError: no networks; weights of another number of inputs; a direction that is 0.
+    """
+    for name, nets in (("networks", networks), ("others", others)):
+        for i, network in enumerate(nets):
+            _same_dim(network, Samples(v, v[:, 0]), f"{name}[{i}]")
+    lengths = np.linalg.norm(v, axis=1, keepdims=True)
+    if not lengths.all():
+        raise ValueError(f"v: expected directions, got {int((lengths == 0).sum())} zero rows")
+    ours, theirs = ([v / lengths @ n.w.T for n in nets] for nets in (networks, others))
+    pairs = (zip(*laws, strict=True) for laws in itertools.product(ours, theirs))
+    distances = [scipy.stats.wasserstein_distance(f, g) for pair in pairs for f, g in pair]
+    return float(np.mean(distances))
 
 
 @checked(network=_network, key=_checks.random_key)

@@ -212,6 +212,25 @@ def test_networks_on_the_way_are_those_of_a_run_that_records_more_often():
     assert (np.diff(losses) < 0).all()
 
 
+@pytest.mark.parametrize("law", LAWS)
+def test_training_up_to_a_time_is_sgd_by_samples_of_the_law_each_used_once(law):
+    net, key = network(), jax.random.key(2)
+    end = dropout.train(net, law, key, time=0.4, step_size=0.01)
+    x, y = dropout.draw_samples(law, key, 40)
+    same(end, dropout.sgd(net, x, y, step_size=0.01)[-1])
+    same(dropout.train(net, law, key, time=0.004, step_size=0.01), net)
+
+
+def test_few_samples_are_used_over_and_over_and_lead_elsewhere():
+    net, key = network(), jax.random.key(2)
+    once = dropout.train(net, TEACHER, key, time=0.4, step_size=0.01)
+    reused = dropout.train(net, TEACHER, key, time=0.4, step_size=0.01, n_samples=15)
+    x, y = dropout.draw_samples(TEACHER, key, 15)
+    rows = np.array([*range(15), *range(15), *range(10)])
+    same(reused, dropout.sgd(net, x[rows], y[rows], step_size=0.01)[-1])
+    assert dropout.distance(once, reused, TEACHER) > 1e-3
+
+
 # --- dropping -------------------------------------------------------------------------------------
 
 
@@ -233,6 +252,33 @@ def test_random_subsets_have_m_neurons_and_each_neuron_is_kept_equally_often():
     np.testing.assert_allclose(subsets.mean(axis=0), 3 / 7, atol=0.025)
     pairs = (subsets.T.astype(float) @ subsets / 7000)[~np.eye(7, dtype=bool)]
     np.testing.assert_allclose(pairs, 3 * 2 / (7 * 6), atol=0.025)
+
+
+def test_neighbours_are_next_to_each_other_in_the_cyclic_order_of_their_values():
+    subsets = dropout.neighbour_subsets([0.3, -2.0, 5.0, 0.1, 1.0], 2)
+    # in increasing order: neurons 1, 3, 0, 4, 2
+    pairs = [set(np.flatnonzero(kept)) for kept in subsets]
+    assert pairs == [{1, 3}, {3, 0}, {0, 4}, {4, 2}, {2, 1}]
+
+
+@pytest.mark.parametrize("kept", [1, 4, 9])
+def test_every_neuron_has_equally_many_blocks_and_neighbours_more_in_common_than_others(kept):
+    values = np.random.default_rng(kept).normal(size=9)
+    subsets = dropout.neighbour_subsets(values, kept).astype(int)
+    assert (subsets.sum(axis=0) == kept).all()
+    assert (subsets.sum(axis=1) == kept).all()
+    in_common = (subsets.T @ subsets)[np.ix_(np.argsort(values), np.argsort(values))]
+    assert (np.diff(in_common[0, :5]) <= 0).all()
+    assert in_common[0, 1] == in_common[0, 8] >= kept - 1
+
+
+def test_the_measured_mean_absolute_change_is_that_over_all_subsets_up_to_scatter():
+    net = network(8, scale=2.0)
+    masks = np.array([np.isin(range(8), c) for c in itertools.combinations(range(8), 3)])
+    changes = dropout.dropout_changes(net, TEACHER, masks)
+    measured = dropout.mean_absolute_change(net, TEACHER, 3, jax.random.key(0), n_subsets=20_000)
+    assert measured == pytest.approx(abs(changes).mean(), rel=0.03)
+    assert abs(abs(changes.mean()) / abs(changes).mean() - 1) > 0.06
 
 
 @pytest.mark.parametrize("kept", [2, 5])
@@ -273,6 +319,43 @@ def test_the_prediction_hardly_depends_on_how_many_modes_are_followed_one_by_one
 def test_a_subset_of_all_neurons_changes_nothing():
     promised = dropout.change_law(network(), TEACHER, 6)
     assert promised == pytest.approx((0, 0, 0), abs=1e-14)
+
+
+# --- the laws of neurons --------------------------------------------------------------------------
+
+
+def with_weights(w):
+    return dropout.Network(np.zeros(len(w)), w)
+
+
+def test_overlaps_that_are_moved_by_a_constant_are_that_far_apart_in_each_direction():
+    w = np.asarray(network(7).w)
+    moved = with_weights(w[::-1] + np.array([0.5, 0.0, -2.0, 1.0]))
+    for direction, gap in ((0, 0.5), (1, 0.0), (2, 2.0), (3, 1.0)):
+        v = 3 * np.eye(DIM)[direction : direction + 1]
+        assert dropout.overlap_distance([with_weights(w)], [moved], v) == pytest.approx(gap)
+    of_all = dropout.overlap_distance([with_weights(w)], [moved], np.eye(DIM))
+    assert of_all == pytest.approx(3.5 / 4)
+
+
+def test_the_overlap_distance_is_the_mean_over_all_pairs_of_the_integral_of_its_formula():
+    ours, theirs = [network(5, 1), network(8, 2)], [network(6, s) for s in (3, 4, 5)]
+    v = np.array([[1.0, 2.0, 0.0, -1.0]])
+    z, distances = np.linspace(-6, 6, 120_001), []
+    for pair in itertools.product(ours, theirs):
+        overlaps = [np.sort(np.asarray(n.w) @ v[0] / np.sqrt(6)) for n in pair]
+        f, g = (np.searchsorted(o, z, side="right") / len(o) for o in overlaps)
+        distances.append(abs(f - g).sum() * (z[1] - z[0]))
+    assert dropout.overlap_distance(ours, theirs, v) == pytest.approx(np.mean(distances), rel=1e-3)
+
+
+def test_independent_draws_of_one_law_come_closer_and_dependent_ones_do_not():
+    def gap(n, shared):
+        draws = [dropout.draw_network(jax.random.key(s), n, DIM, shared=shared) for s in range(12)]
+        return dropout.overlap_distance(draws[:6], draws[6:], np.eye(DIM))
+
+    assert gap(1600, 0.0) < 0.4 * gap(100, 0.0)  # 1/4 by n^(-1/2)
+    assert gap(1600, 0.5) > 0.7 * gap(100, 0.5)
 
 
 # --- the path -------------------------------------------------------------------------------------
@@ -403,6 +486,46 @@ WIDE = dropout.Network([1.0, 2.0], [[1.0, 0.0], [2.0, 0.0]])
         (
             lambda: dropout.dropout_changes(NET, LAW, [[0, 1]]),
             r"subsets: expected rows of 2 booleans, .*got int64",
+        ),
+        (
+            lambda: dropout.train(NET, LAW, KEY, time=-1.0, step_size=0.1),
+            r"time: expected a finite number >= 0, got -1.0",
+        ),
+        (
+            lambda: dropout.train(NET, LAW, KEY, time=1.0, step_size=0.1, n_samples=0),
+            r"n_samples: expected an integer >= 1, got 0",
+        ),
+        (
+            lambda: dropout.train(WIDE, LAW, KEY, time=0.0, step_size=0.1),
+            r"network: expected weights w of 1 columns",
+        ),
+        (
+            lambda: dropout.neighbour_subsets([1.0, 2.0], 3),
+            r"kept: expected at most 2, the number of neurons, got 3",
+        ),
+        (
+            lambda: dropout.neighbour_subsets([[1.0, 2.0]], 1),
+            r"values: expected an array of rank 1, got shape \(1, 2\)",
+        ),
+        (
+            lambda: dropout.mean_absolute_change(NET, LAW, 3, KEY, n_subsets=5),
+            r"kept: expected at most 2, .*got 3",
+        ),
+        (
+            lambda: dropout.mean_absolute_change(WIDE, LAW, 1, KEY, n_subsets=5),
+            r"network: expected weights w of 1 columns",
+        ),
+        (
+            lambda: dropout.overlap_distance([], [NET], [[1.0]]),
+            r"networks: expected at least one network, got none",
+        ),
+        (
+            lambda: dropout.overlap_distance([NET], [NET, WIDE], [[1.0]]),
+            r"others\[1\]: expected weights w of 1 columns",
+        ),
+        (
+            lambda: dropout.overlap_distance([NET], [NET], [[1.0], [0.0]]),
+            r"v: expected directions, got 1 zero rows",
         ),
         (lambda: dropout.change_law(NET, LAW, 3), r"kept: expected at most 2, .*got 3"),
         (
