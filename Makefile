@@ -15,7 +15,7 @@ QUICK := $(addprefix tests/,test_layout.py test_data.py test_spectra.py \
 	bounds/test_hermite.py bounds/test_limiting.py bounds/test_empirical.py bounds/test_features.py \
 	lab/test_exponents.py lab/test_claims.py lab/test_plotting.py lab/test_live.py)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# as the package sets it, but before NumPy is imported: two OpenBLAS in a process wait for each other
+# as the package sets it, but before NumPy is imported: two OpenBLAS in a process slow each other
 export OPENBLAS_THREAD_TIMEOUT ?= 20
 # what is imported is compiled once: the installation leaves it to the first import
 unexport PYTHONDONTWRITEBYTECODE

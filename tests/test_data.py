@@ -68,11 +68,6 @@ def test_numbers_are_those_of_jax_whatever_the_block_that_they_are_cut_from(law,
         np.testing.assert_array_equal(drawn, getattr(jax.random, law)(key, shape))
 
 
-def test_many_scales_share_one_draw_and_its_numbers(key):
-    one, two = _random.normals([key, key], [(4, 5)] * 2, [1.0, 0.3])
-    np.testing.assert_array_equal(two, 0.3 * one)
-
-
 def test_gaussian_entries_have_the_fourth_moment_of_a_gaussian(key):
     x = np.asarray(gaussian(key, 20_000, 4))
     assert abs((x**4).mean() - 3) < 5 * np.sqrt(96 / x.size)

@@ -196,7 +196,7 @@ def draw_samples(
         rows = jax.random.randint(key, (n,), 0, len(law.y))
         return law.x[rows], law.y[rows]
     x = _checks.on_device(normal(key, (n, law.v.shape[1])))
-    return x, _sigma(x @ law.v.T) @ law.b
+    return x, sigma(x @ law.v.T) @ law.b
 
 
 @checked(law=_law, w=_checks.inputs)
@@ -714,7 +714,8 @@ def _same_shape(network: Network, other: Network) -> None:
         )
 
 
-def _sigma(z):
+def sigma(z):
+    """erf(z/√2), of every entry."""
     return jax.scipy.special.erf(z / np.sqrt(2))
 
 
@@ -734,14 +735,14 @@ def _moments(law, w):
         return Moments(
             _kernel(w, w), _kernel(w, law.v) @ law.b, law.b @ _kernel(law.v, law.v) @ law.b
         )
-    s = _sigma(law.x @ w.T)
+    s = sigma(law.x @ w.T)
     return Moments(s.T @ s / len(s), law.y @ s / len(s), (law.y**2).mean())
 
 
 @jax.jit
 def _loss(network, law):
     if isinstance(law, Samples):
-        return ((law.y - _sigma(law.x @ network.w.T) @ _coefficients(network)) ** 2).mean()
+        return ((law.y - sigma(law.x @ network.w.T) @ _coefficients(network)) ** 2).mean()
     p, (g, h, c) = _coefficients(network), _moments(law, network.w)
     return p @ g @ p - 2 * p @ h + c
 
@@ -767,7 +768,7 @@ def _sgd(network, x, y, step_size):
         def half(aw):
             a, w = aw
             p = network.scale * a / len(a)
-            return (sample[1] - p @ _sigma(w @ sample[0])) ** 2 / 2
+            return (sample[1] - p @ sigma(w @ sample[0])) ** 2 / 2
 
         return _step(network, jax.grad(half)((network.a, network.w)), step_size), None
 

@@ -26,6 +26,7 @@ from jaxtyping import Array, Bool, Float
 from ntk_utils import _checks
 from ntk_utils._checks import checked
 from ntk_utils._random import normal, uniform
+from ntk_utils.mean_field.dropout import sigma
 
 
 class Network(NamedTuple):
@@ -174,14 +175,10 @@ def _same_dim(network, x):
         )
 
 
-def _sigma(z):
-    return jax.scipy.special.erf(z / np.sqrt(2))
-
-
 @jax.jit
 def _outputs(network, x):
     u, w, a = network
-    return _sigma(_sigma(x @ u) @ w / len(w)) @ a / len(a)
+    return sigma(sigma(x @ u) @ w / len(w)) @ a / len(a)
 
 
 @jax.jit
@@ -206,11 +203,11 @@ def _sgd(network, x, y, step_size):
 @jax.jit
 def _changes(network, x, y, subsets, other_subsets):
     _, w, a = network
-    first = _sigma(x @ network.u)  # the same for all subsets
+    first = sigma(x @ network.u)  # the same for all subsets
 
     def dropped(kept):
         left, right = kept
-        second = _sigma((first * left[None]) @ w / left.sum())
+        second = sigma((first * left[None]) @ w / left.sum())
         return ((y - second @ (a * right) / right.sum()) ** 2).mean()
 
     return jax.lax.map(dropped, (subsets, other_subsets)) - _loss(network, x, y)

@@ -235,13 +235,13 @@ def best_step(
       ValueError: no step size; what the method raises.
     """
     steps = _checks.iterable("step_sizes", step_sizes)
-    if not len(steps):
+    if not steps:
         raise ValueError("step_sizes: expected one or more numbers, got none")
-    runs = {step: method(problem, step_size=step, **options) for step in steps}
-    ends = {step: run.x[-1] for step, run in runs.items()}
-    costs = {s: problem.value(x) if np.isfinite(x).all() else np.inf for s, x in ends.items()}
-    best = min(costs, key=costs.get)
-    return best, runs[best]
+    runs = [method(problem, step_size=step, **options) for step in steps]
+    ends = [run.x[-1] for run in runs]
+    costs = [problem.value(x) if np.isfinite(x).all() else np.inf for x in ends]
+    best = int(np.argmin(costs))
+    return float(steps[best]), runs[best]
 
 
 @checked(
